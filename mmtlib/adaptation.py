@@ -1,0 +1,388 @@
+"""The two loops: source pre-training and adaptation, epoch by epoch, from a checkpoint onwards.
+
+Every random draw comes from a stream that is named by (seed, stage, epoch): an epoch that is begun again, after
+a crash or in another process, draws the same numbers, and a checkpoint needs no generator state.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmtlib import clustering, label_noise, retrieval
+from mmtlib.batches import augment, identity_batches, normalise
+from mmtlib.config import METHODS, InputError, Settings
+from mmtlib.jaccard import jaccard_similarity
+from mmtlib.networks import build_network
+from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
+
+Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
+
+
+@dataclass(frozen=True)
+class Images:
+    """A decoded split on the training device: uint8 images (N, 3, H, W) with identities and cameras (N)."""
+
+    images: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of one task. Target identities serve the scores and measures (and `supervised`), nothing else."""
+
+    source: Images
+    target: Images
+    query: Images
+    gallery: Images
+
+
+class Checkpoints(Protocol):
+    """Where a loop keeps what it needs to go on (`experiments.RunFolder`)."""
+
+    def load(self) -> tuple[dict[str, Any], list[dict]] | None:
+        """The last whole state and the history up to it, or None."""
+
+    def save(self, state: dict[str, Any], history: list[dict], arrays: dict[str, np.ndarray]) -> None:
+        """Keep the state after an epoch, the history so far, and the epoch's arrays."""
+
+
+def pretrain(
+    settings: Settings, index: int, task: Task, checkpoints: Checkpoints, progress: Progress
+) -> tuple[nn.Module, list[dict]]:
+    """Train one network on the labelled source domain, its batch norms on the target's images too.
+
+    Args:
+        settings: The source part of the settings.
+        index: Which of a pair of networks (0 or 1); their random streams differ.
+        task: The data.
+        checkpoints: Asked for a state first, given one after each epoch.
+        progress: Called after each epoch.
+
+    Returns:
+        The network, and one record per epoch.
+
+    Raises:
+        FloatingPointError: A loss was not finite; the last checkpoint is whole.
+
+    Taught in: notebook 01.
+    """
+    device = task.source.images.device
+    pids = np.unique(task.source.pids, return_inverse=True)[1]
+    network = build_network(
+        settings.backbone,
+        int(pids.max()) + 1,
+        seed=_seed(settings.seed, "weights", index),
+        gain=settings.gain if settings.backbone == "small" else None,
+        bn_group=settings.bn_group or None,
+        imagenet=settings.imagenet or None,
+    )
+    network = network.to(device).train()
+    optimizer = _adam([network], settings.source_lr, settings.weight_decay)
+    history: list[dict] = []
+    if saved := checkpoints.load():
+        state, history = saved
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    labels = torch.as_tensor(pids, device=device)
+    for epoch in range(len(history), settings.source_epochs):
+        stages = _Stages()
+        with stages("train"):
+            rng = np.random.default_rng(_seed(settings.seed, "source", index, epoch))
+            shape = (settings.source_iterations, settings.num_ids, settings.num_instances)
+            batches = identity_batches(pids, task.source.camids, *shape, rng)
+            others = rng.integers(len(task.target.pids), size=batches.shape)
+            views = torch.Generator().manual_seed(_seed(settings.seed, "source views", index, epoch))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, epoch)
+            meter = _Meter()
+            for batch, other in zip(torch.from_numpy(batches).to(device), torch.from_numpy(others).to(device)):
+                meter.add(
+                    source_step(
+                        network,
+                        optimizer,
+                        _view(settings, task.source.images[batch], views),
+                        labels[batch],
+                        _view(settings, task.target.images[other], views),
+                        label_smoothing=settings.label_smoothing,
+                        autocast=_autocast(settings, device),
+                    )
+                )
+        lr = learning_rate(settings, epoch)
+        history.append({"epoch": epoch + 1, "lr": lr, **meter.means(), "seconds": stages.seconds})
+        checkpoints.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, history, {})
+        progress("source", epoch + 1, settings.source_epochs)
+    return network, history
+
+
+def adapt(
+    settings: Settings, networks: Sequence[nn.Module], task: Task, checkpoints: Checkpoints, progress: Progress
+) -> tuple[list[nn.Module], list[dict]]:
+    """Adapt pre-trained networks to the target by one method of the table.
+
+    Each epoch: cluster the target features of the mean networks (or of the networks, where a method has no
+    means), give every network the centres of its own features as its classifier, train, score. The record of
+    an epoch holds the scores of network 1's mean (or of network 1); nothing is chosen by them.
+
+    Args:
+        settings: The adaptation part of the settings; `settings.method` names the row of the table.
+        networks: One or two pre-trained networks; changed in place.
+        task: The data.
+        checkpoints: Asked for a state first, given one after each epoch.
+        progress: Called after each epoch.
+
+    Returns:
+        The networks to be used (mean networks where there are any), and one record per epoch; for a method
+        without adaptation, one record with the scores.
+
+    Raises:
+        FloatingPointError: A loss was not finite; the last checkpoint is whole.
+        InputError: Clustering gave fewer than two clusters, or K exceeds the number of images.
+
+    Taught in: notebook 04.
+    """
+    method = METHODS[settings.method]
+    networks = list(networks[: method.networks])
+    means = [copy.deepcopy(network) for network in networks] if method.means else []
+    used = means or networks
+    history: list[dict] = []
+    memory: dict[str, Any] = {}  # what the clustering of later epochs takes over from the first (DBSCAN's eps)
+    if saved := checkpoints.load():
+        state, history = saved
+        memory = state["memory"]
+        for network, tensors in zip(networks + means, state["networks"], strict=True):
+            network.set_classifier(tensors["classifier.weight"])
+            network.load_state_dict(tensors)
+    if method.labels == "none":
+        return used, history or [{"epoch": 0, "seconds": {}, **score(settings, used[0], task.query, task.gallery)}]
+    features = extract(settings, used, task.target.images)
+    for epoch in range(len(history), settings.epochs):
+        stages = _Stages()
+        with stages("cluster"):
+            labels = pseudo_labels(settings, epoch, features, task.target, memory)
+        with stages("train"):
+            losses = _train_epoch(settings, epoch, networks, means, features, labels, task.target)
+        with stages("extract"):
+            features = extract(settings, used, task.target.images)
+            predicted = (features[0] @ used[0].classifier.weight.detach().float().cpu().numpy().T).argmax(axis=1)
+        with stages("score"):
+            record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses}
+            record["label_quality"] = label_noise.label_quality(labels, task.target.pids)
+            record["memorisation"] = label_noise.memorisation(predicted, labels, task.target.pids)
+            record |= score(settings, used[0], task.query, task.gallery)
+        history.append(record | {"seconds": stages.seconds})
+        state = {"networks": [network.state_dict() for network in networks + means], "memory": memory}
+        arrays = {"labels": labels.astype(np.int32), "predicted": predicted.astype(np.int32)}
+        arrays["features"] = np.concatenate(features, axis=1).astype(np.float16)
+        checkpoints.save(state, history, arrays)
+        progress("adapt", epoch + 1, settings.epochs)
+    return used, history
+
+
+def pseudo_labels(
+    settings: Settings, epoch: int, features: Sequence[np.ndarray], target: Images, memory: dict[str, Any]
+) -> np.ndarray:
+    """Hard labels of the target images for one epoch.
+
+    Args:
+        settings: Names the method, K or DBSCAN's parameters, and the controlled noise.
+        epoch: From 0; the random streams depend on it.
+        features: One (N, D) array of unit rows per network.
+        target: The images; their identities are read by `supervised` only.
+        memory: Holds DBSCAN's eps from the first epoch on.
+
+    Returns:
+        Labels 0 … K − 1, or −1 for an image that is left out, (N) int64.
+
+    Raises:
+        InputError: Fewer than two clusters, or K exceeds N.
+    """
+    method = METHODS[settings.method]
+    if method.labels == "identities":
+        return np.unique(target.pids, return_inverse=True)[1]
+    joined = features[0] if len(features) == 1 else _join(settings, features)
+    seed = _seed(settings.seed, "clusters", epoch)
+    if method.clustering == "kmeans":
+        labels, _ = clustering.kmeans(joined, settings.clusters, seed)
+    else:
+        options = {"k1": settings.k1, "k2": settings.k2}
+        similarity = jaccard_similarity(joined, **options)
+        memory.setdefault("eps", clustering.dbscan_eps(similarity, settings.rho))
+        labels = clustering.dbscan_labels(similarity, memory["eps"], settings.min_samples)
+    if labels.max() < 1:
+        raise InputError(
+            f"clustering {len(labels)} images gave {int(labels.max()) + 1} cluster(s) in epoch {epoch + 1}, at least 2 are "
+            "needed: with DBSCAN lower min_samples or raise rho, with k-means raise clusters"
+        )
+    if settings.noise_rate:
+        rng = np.random.default_rng(_seed(settings.seed, "noise", epoch))
+        labels = label_noise.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
+    return labels
+
+
+def _join(settings: Settings, features: Sequence[np.ndarray]) -> np.ndarray:
+    """One feature per image from both networks', unit rows.
+
+    Networks from different random starts share no feature space: their features are put side by side. The authors'
+    networks share ImageNet's start, and their features are averaged.
+    """
+    joined = np.concatenate(features, axis=1) if settings.cluster_features == "concat" else np.mean(features, axis=0)
+    return joined / np.linalg.norm(joined, axis=1, keepdims=True)
+
+
+def _train_epoch(
+    settings: Settings,
+    epoch: int,
+    networks: list[nn.Module],
+    means: list[nn.Module],
+    features: Sequence[np.ndarray],
+    labels: np.ndarray,
+    target: Images,
+) -> dict[str, float]:
+    """All steps of one epoch; returns the means of the loss parts and of the batch accuracy."""
+    method = METHODS[settings.method]
+    device = target.images.device
+    shared = np.mean(features, axis=0) if settings.cluster_features == "average" else None
+    for i, network in enumerate(networks):
+        weights = clustering.classifier_weights(features[i] if shared is None else shared, labels)
+        for each in [network, *means[i : i + 1]]:
+            each.set_classifier(torch.from_numpy(weights))
+    optimizer = _adam(networks, settings.lr, settings.weight_decay)
+    rng = np.random.default_rng(_seed(settings.seed, "batches", epoch))
+    shape = (settings.iterations, settings.num_ids, settings.num_instances)
+    batches = torch.from_numpy(identity_batches(labels, target.camids, *shape, rng)).to(device)
+    pids = torch.as_tensor(labels, device=device)
+    generator = torch.Generator().manual_seed(_seed(settings.seed, "views", epoch))
+    options: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "autocast": _autocast(settings, device)}
+    soft_ce = settings.soft_ce_weight if method.soft_ce == "setting" else method.soft_ce
+    soft_tri = settings.soft_triplet_weight if method.soft_triplet == "setting" else method.soft_triplet
+    keep = 1 - settings.forget_rate * min(1.0, epoch / max(1, settings.epochs // 2))  # Han 2018: R(T), linear ramp
+    meter = _Meter()
+    for step, batch in enumerate(batches):
+        images = target.images[batch]
+        views = [_view(settings, images, generator) for _ in networks]
+        if method.small_loss:
+            parts = co_teaching_step(networks, optimizer, views, pids[batch], keep=keep, **options)
+        else:
+            parts = mmt_step(
+                networks,
+                means,
+                optimizer,
+                views,
+                pids[batch],
+                soft_ce_weight=soft_ce,
+                soft_tri_weight=soft_tri,
+                alpha=settings.alpha,
+                step=epoch * settings.iterations + step,
+                teacher=method.teacher,
+                **options,
+            )
+        meter.add(parts)
+    return meter.means()
+
+
+@torch.inference_mode()
+def extract(settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256) -> list[np.ndarray]:
+    """Embeddings of all images by each network, in one pass over the images.
+
+    Args:
+        settings: Names the precision.
+        networks: Left in the mode in which they came.
+        images: uint8, (N, 3, H, W).
+        batch: Images per forward pass; no result depends on it.
+
+    Returns:
+        One float32 array (N, D) of unit rows per network.
+    """
+    modes = [network.training for network in networks]
+    out: list[list[Tensor]] = [[] for _ in networks]
+    for network in networks:
+        network.eval()
+    for chunk in images.split(batch):
+        view = normalise(chunk).contiguous(memory_format=torch.channels_last)
+        with _autocast(settings, images.device):
+            for rows, network in zip(out, networks):
+                rows.append(network(view).float())
+    for network, mode in zip(networks, modes):
+        network.train(mode)
+    return [torch.cat(rows).cpu().numpy() for rows in out]
+
+
+def score(
+    settings: Settings, network: nn.Module, query: Images, gallery: Images, *, rerank: bool = False
+) -> dict[str, float]:
+    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances."""
+    features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
+    ids = (query.pids, gallery.pids, query.camids, gallery.camids)
+    if rerank:
+        scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
+    else:
+        scores = retrieval.evaluate_retrieval(*features, *ids)
+    ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}
+    return {"mAP": 100 * float(scores.mean_ap), **ranks}
+
+
+def _adam(networks: Sequence[nn.Module], lr: float, weight_decay: float) -> torch.optim.Adam:
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def _view(settings: Settings, images: Tensor, generator: torch.Generator) -> Tensor:
+    """One augmented view of a uint8 batch, channels last."""
+    options = {"flip": settings.flip, "padding": settings.padding, "erasing": settings.erasing}
+    return augment(images, generator, **options).contiguous(memory_format=torch.channels_last)
+
+
+def _autocast(settings: Settings, device: torch.device) -> AbstractContextManager:
+    """bfloat16 where it was asked for, or where it is left to us and the hardware has it."""
+    if settings.precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    else:
+        native = settings.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
+
+
+def _seed(seed: int, *names: str | int) -> int:
+    """A seed for one named stream of random numbers."""
+    return zlib.crc32(repr((seed, *names)).encode()) 
+
+
+@dataclass
+class _Stages:
+    """Seconds per named stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class _Meter:
+    """Means of named tensors over an epoch, summed on their device (one transfer at the end)."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        self.count += 1
+        for name, value in parts.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.count for name, value in self.sums.items()}

@@ -1,0 +1,291 @@
+"""Settings of a run: one frozen dataclass, the profiles as differences from it, the table of methods, the hash.
+
+Everything that changes a result stands here; everything that does not (folders, worker counts) stands elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+RUN_FORMAT = 1  # raised when the code changes what a finished run would contain: old caches are then not reused
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used; the message says what was found, expected, and what to do."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table of methods: switches over the one adaptation loop (`training.adapt`).
+
+    Attributes:
+        labels: Where the hard labels come from: clusters of target features, the target's own identities
+            (the upper bound), or nowhere (no adaptation).
+        networks: 1 or 2 networks.
+        means: Whether each network has a mean network (which is then clustered on and evaluated).
+        teacher: Whose soft outputs supervise a network.
+        soft_ce, soft_triplet: Weight of the soft part: "setting" takes it from the settings, a number fixes it
+            (0: no soft part; 1: no hard part).
+        clustering: k-means with a given K, or DBSCAN on the k-reciprocal Jaccard distance.
+        small_loss: Co-teaching: each network learns from the images that have a small loss in the other one.
+        title: What figures and tables call it.
+    """
+
+    title: str
+    labels: Literal["clusters", "identities", "none"] = "clusters"
+    networks: int = 2
+    means: bool = True
+    teacher: Literal["none", "own mean", "other mean", "other network"] = "other mean"
+    soft_ce: float | Literal["setting"] = "setting"
+    soft_triplet: float | Literal["setting"] = "setting"
+    clustering: Literal["kmeans", "dbscan"] = "kmeans"
+    small_loss: bool = False
+
+
+_PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
+
+METHODS: dict[str, Method] = {
+    "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
+    "supervised": Method("supervised on target", labels="identities", networks=1, **_PLAIN),
+    "hard_single": Method("hard labels, one network", networks=1, **_PLAIN),
+    "hard": Method("hard labels", **_PLAIN),
+    "mean_teacher": Method("mean teacher", networks=1, teacher="own mean", soft_triplet=0.0),
+    "mutual_learning": Method("mutual learning", means=False, teacher="other network", soft_triplet=0.0),
+    "co_teaching": Method("co-teaching", small_loss=True, **_PLAIN),
+    "mmt": Method("MMT"),
+    "mmt_dbscan": Method("MMT (DBSCAN)", clustering="dbscan"),
+    "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
+    "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
+    "mmt_without_soft_losses": Method("mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0),
+    "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
+    "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),
+    "mmt_without_means": Method("MMT without mean networks", means=False, teacher="other network"),
+    "mmt_without_second_network": Method("MMT without second network", networks=1, teacher="own mean"),
+}
+
+EMBEDDED_DOMAINS = ("plaza", "station", "city")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result of a run. The defaults are those of the `quick` profile.
+
+    Units: image sizes in pixels, learning rates as Adam takes them, shares in [0, 1].
+    """
+
+    # the task
+    source: str = "plaza"  # an embedded domain or a folder
+    target: str = "station"
+    method: str = "mmt"
+    seed: int = 1
+    # the embedded world (ignored for folders)
+    world_seed: int = 0
+    world_scale: str = "small"
+    gap: float = -1.0  # how far station and city lie from plaza; -1: each domain's own gap
+    # images
+    height: int = 64
+    width: int = 32
+    flip: bool = True
+    padding: int = 3  # pixels on each side before a random crop
+    erasing: float = 0.0  # probability of random erasing
+    # networks
+    backbone: str = "small"
+    gain: float = 3.0  # constant on the pooled feature (small network only)
+    imagenet: str = ""  # weights file that initialises a ResNet-50, or "cache"; "" starts from noise
+    bn_group: int = 0  # images that a batch norm sees together; 0: the whole batch
+    precision: str = "auto"  # auto, float32 or bfloat16 (forward and backward pass; distances are float32)
+    # a batch
+    num_ids: int = 16
+    num_instances: int = 4
+    # source pre-training
+    source_epochs: int = 10
+    source_iterations: int = 100
+    source_lr: float = 3e-3
+    source_warmup: int = 2  # epochs of linear warm-up from 1 % of the learning rate
+    source_milestones: tuple[int, ...] = (6, 9)  # epochs at which the learning rate falls to a tenth
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    # adaptation
+    epochs: int = 6
+    iterations: int = 120
+    lr: float = 1e-3
+    alpha: float = 0.99
+    soft_ce_weight: float = 0.5
+    soft_triplet_weight: float = 0.8
+    # pseudo labels
+    clusters: int = 320
+    cluster_features: str = "concat"  # concat: networks from different starts; average: from one start
+    min_samples: int = 4  # DBSCAN
+    k1: int = 20
+    k2: int = 6
+    rho: float = 1.6e-3
+    forget_rate: float = 0.2  # co-teaching: share of each batch that is dropped in the end
+    # controlled label noise
+    noise_rate: float = 0.0  # share of pseudo labels replaced by a wrong one, anew each epoch
+    noise_kind: str = "symmetric"  # symmetric: any other cluster; camera: a cluster of the same camera
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run, before anything starts."""
+        hints = typing.get_type_hints(Settings)
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
+        _one_of("method", self.method, METHODS)
+        _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+        _one_of("cluster_features", self.cluster_features, ("concat", "average"))
+        _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
+        _one_of("backbone", self.backbone, ("small", "resnet50", "ibn-resnet50"))
+        positive = "height width num_ids source_epochs source_iterations source_lr epochs iterations lr min_samples k1 k2 gain"
+        for name in positive.split():
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        for name in "seed world_seed padding bn_group source_warmup weight_decay".split():
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in "flip erasing label_smoothing soft_ce_weight soft_triplet_weight forget_rate rho noise_rate".split():
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")
+        _require(self.gap == -1 or self.gap >= 0, "gap", self.gap, "0 or more, or -1 for each domain's own")
+        _require(0 <= self.alpha < 1, "alpha", self.alpha, "from 0 to below 1")
+        _require(self.num_ids >= 2, "num_ids", self.num_ids, "2 or more (a triplet needs a negative)")
+        _require(self.num_instances >= 2, "num_instances", self.num_instances, "2 or more (a triplet needs a positive)")
+        _require(self.clusters >= 2, "clusters", self.clusters, "2 or more")
+        batch = self.num_ids * self.num_instances
+        _require(self.bn_group == 0 or batch % self.bn_group == 0, "bn_group", self.bn_group, f"a divisor of {batch}")
+
+    def replace(self, **changes: Any) -> Settings:
+        """A copy with some settings changed; unknown names are refused."""
+        for name in changes:
+            _one_of("setting", name, [field.name for field in dataclasses.fields(self)])
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+# What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
+SOURCE_SETTINGS = (
+    "source target world_seed world_scale gap height width flip padding erasing backbone gain imagenet bn_group "
+    "precision num_ids num_instances source_epochs source_iterations source_lr source_warmup source_milestones "
+    "weight_decay label_smoothing"
+).split()
+
+TASKS = {
+    "quick": (("plaza", "station"),),
+    "standard": (("plaza", "station"), ("station", "plaza"), ("plaza", "city"), ("station", "city")),
+}
+TASKS |= {"smoke": TASKS["quick"], "paper": TASKS["standard"]}
+SEEDS = {"smoke": (1, 2), "quick": (1, 2, 3), "standard": (1, 2, 3, 4, 5), "paper": (1, 2, 3)}
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "world_scale": "tiny",
+        "source_epochs": 2,
+        "source_iterations": 20,
+        "source_milestones": (1,),
+        "epochs": 2,
+        "iterations": 12,
+        "clusters": 20,
+        "num_ids": 8,
+    },
+    "quick": {},
+    "standard": {},
+    "paper": {
+        "world_scale": "market",
+        "height": 256,
+        "width": 128,
+        "padding": 10,
+        "erasing": 0.5,
+        "backbone": "resnet50",
+        "bn_group": 16,
+        "source_epochs": 80,
+        "source_iterations": 100,
+        "source_lr": 3.5e-4,
+        "source_warmup": 10,
+        "source_milestones": (40, 70),
+        "epochs": 40,
+        "iterations": 400,
+        "lr": 3.5e-4,
+        "alpha": 0.999,
+        "clusters": 500,
+        "cluster_features": "average",
+    },
+}
+
+# The rows that every table shows: bounds, baseline, the control that has the means but not the soft losses, MMT.
+MAIN_METHODS = ("direct", "supervised", "hard", "mmt_without_soft_losses", "mmt")
+
+# Learning rates of the small profiles, chosen per method on a development world and development seeds
+# (benchmarks/choose_settings.py); a method that is not named here takes the default of `Settings`.
+METHOD_LR: dict[str, float] = {}
+
+
+def make_settings(profile: str = "quick", **changes: Any) -> Settings:
+    """The settings of a profile, with changes on top.
+
+    Args:
+        profile: smoke, quick, standard or paper.
+        changes: Settings by name. Without `lr`, the small profiles take the method's own learning rate.
+
+    Raises:
+        InputError: Unknown profile or setting, or a value of the wrong type or range.
+    """
+    _one_of("profile", profile, PROFILES)
+    values = PROFILES[profile] | changes
+    if "lr" not in values and values.get("method", "mmt") in METHOD_LR:
+        values["lr"] = METHOD_LR[values.get("method", "mmt")]
+    return Settings().replace(**values)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Turn `key=value` of the command line into a name and a typed value.
+
+    Raises:
+        InputError: No `=`, an unknown key, or a value that is not of the setting's type.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes key=value, found {text!r}")
+    hints = typing.get_type_hints(Settings)
+    _one_of("setting", name, hints)
+    if hints[name] is not str:
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            value = {"True": True, "False": False}.get(value, value)
+    return name, _typed(name, value, hints[name])
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a configuration (a JSON value)."""
+    text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the setting's type, or a refusal; an int may stand for a float, a list for a tuple."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, (list, tuple)) and all(type(v) is int for v in value):
+            return tuple(value)
+        raise InputError(f"setting {name}: expected a list of whole numbers such as [6, 9], found {value!r}")
+    if type(value) is not kind or (kind is float and not abs(value) < float("inf")):
+        raise InputError(f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})")
+    return value
+
+
+def _one_of(what: str, value: str, known: typing.Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        near = get_close_matches(str(value), known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown {what} {value!r}: {hint}known are {', '.join(known)}")
+
+
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise InputError(f"setting {name}: expected {expected}, found {value!r}")

@@ -1,0 +1,324 @@
+"""Runs: everything trained lives in a folder named by its configuration's hash, and is trained once.
+
+A run that exists is loaded, one that was interrupted goes on from its last whole epoch, and two processes that
+ask for one run at once share it: the second waits on a lock that dies with its holder.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from mmtlib import pedestrians, worlds
+from mmtlib.adaptation import Images, Progress, Task, adapt, pretrain, score
+from mmtlib.batches import load_images
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, SOURCE_SETTINGS, InputError, Settings, config_hash
+from mmtlib.datasets import ReIDDataset, Split, read_dataset
+from mmtlib.files import read_json, read_lines, write_atomic, write_json, write_lines
+from mmtlib.networks import load_network, save_network
+
+QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
+
+
+def home() -> Path:
+    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the checkout around the working folder, else it."""
+    if given := os.environ.get("MMTLIB_HOME"):
+        return Path(given)
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here)
+
+
+class RunFolder:
+    """One run on disk: `config.json`, `history.jsonl`, `epochs/*.npz`, a checkpoint until it ends, `result.json`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None while the run is not finished."""
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
+
+    @property
+    def history(self) -> list[dict]:
+        """One record per finished epoch."""
+        return read_lines(self.path / "history.jsonl")
+
+    def epoch(self, number: int) -> dict[str, np.ndarray]:
+        """The arrays of an epoch (from 1): `labels` it trained on (N), `features` after it (N, D), `predicted` (N)."""
+        with np.load(self.path / "epochs" / f"{number:03d}.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def network(self, index: int = 0) -> nn.Module:
+        """A network to be used (a mean network where the method has any), in eval mode."""
+        return load_network(self.path / f"network_{index + 1}.safetensors").eval()
+
+    def load(self) -> tuple[dict[str, Any], list[dict]] | None:
+        """The last whole state and the history up to it, or None."""
+        file = self.path / "checkpoint.pt"
+        if not file.exists():
+            return None
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        # The history is written before the checkpoint: after a crash in between it is one epoch ahead.
+        return state, self.history[: state.pop("epochs")]
+
+    def save(self, state: dict[str, Any], history: list[dict], arrays: dict[str, np.ndarray]) -> None:
+        """Keep the state after an epoch, the history so far, and the epoch's arrays."""
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            write_atomic(self.path / "epochs" / f"{len(history):03d}.npz", buffer.getvalue())
+        write_lines(self.path / "history.jsonl", history)
+        buffer = io.BytesIO()
+        torch.save(state | {"epochs": len(history)}, buffer)
+        write_atomic(self.path / "checkpoint.pt", buffer.getvalue())
+
+    @contextmanager
+    def claimed(self, config: dict[str, Any]) -> Iterator[None]:
+        """Hold this run's lock, which the system lets go when its holder dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / ".lock"):
+            if not (self.path / "config.json").exists():
+                write_json(self.path / "config.json", config)
+            yield
+
+    def finish(self, networks: Sequence[nn.Module], history: list[dict], result: dict[str, Any]) -> None:
+        """Write the networks, the history and, last, the result; the checkpoint is no longer needed."""
+        for i, network in enumerate(networks):
+            save_network(network, self.path / f"network_{i + 1}.safetensors")
+        write_lines(self.path / "history.jsonl", history)
+        write_json(self.path / "result.json", result)
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def source_config(settings: Settings, index: int) -> dict[str, Any]:
+    """What a pre-trained network depends on."""
+    values = settings.to_dict()
+    return {"stage": "source", "index": index, "seed": settings.seed, "data": _data_keys(settings)} | {
+        name: values[name] for name in SOURCE_SETTINGS
+    }
+
+
+def run_config(settings: Settings) -> dict[str, Any]:
+    """What an adaptation run depends on."""
+    return {"stage": "adapt", "data": _data_keys(settings)} | settings.to_dict()
+
+
+def source_folder(settings: Settings, index: int, out: Path) -> RunFolder:
+    """Where a pre-trained network lives."""
+    config = source_config(settings, index)
+    return RunFolder(Path(out) / "cache" / f"source-{config_hash(config)}")
+
+
+def run_folder(settings: Settings, out: Path) -> RunFolder:
+    """Where a run lives, whether it exists or not."""
+    return RunFolder(Path(out) / "cache" / f"{settings.method}-{config_hash(run_config(settings))}")
+
+
+def pretrained(settings: Settings, index: int, out: Path, progress: Progress | None = None) -> RunFolder:
+    """The run of one source pre-training, trained if it does not exist.
+
+    Args:
+        settings: Only the source part counts.
+        index: 0 or 1, which of the pair of networks.
+        out: The folder that holds the cache.
+        progress: Called after each epoch.
+    """
+    folder = source_folder(settings, index, out)
+    if folder.result:
+        return folder
+    config = source_config(settings, index)
+    with folder.claimed(config), _one_thread():
+        if not folder.result:
+            network, history = pretrain(settings, index, load_task(settings), folder, progress or _quiet)
+            seconds = {"train": sum(r["seconds"]["train"] for r in history)}
+            result = {"config": config, "config_hash": config_hash(config), "epochs": len(history), "seconds": seconds}
+            folder.finish([network], history, result | _provenance())
+    return folder
+
+
+def run(settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom") -> RunFolder:
+    """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
+
+    Args:
+        settings: The whole configuration.
+        out: The folder that holds the cache.
+        progress: Called after each epoch.
+        profile: The profile's name, for the result file.
+
+    Returns:
+        The finished run.
+    """
+    folder = run_folder(settings, out)
+    if folder.result:
+        return folder
+    networks = METHODS[settings.method].networks
+    sources = [pretrained(settings, i, out, progress) for i in range(networks)]
+    config = run_config(settings)
+    with folder.claimed(config), _one_thread():
+        if not folder.result:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            started = [source.network().to(device).train() for source in sources]
+            used, history = adapt(settings, started, load_task(settings), folder, progress or _quiet)
+            folder.finish(used, history, _result(settings, profile, history, sources))
+    return folder
+
+
+def _result(settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]) -> dict[str, Any]:
+    """The contract's result file. The scores are those of the last epoch."""
+    last, config = history[-1], run_config(settings)
+    seconds = {name: sum(r["seconds"].get(name, 0.0) for r in history) for name in last["seconds"]}
+    steps = settings.iterations * settings.num_ids * settings.num_instances * last["epoch"]
+    quality = {"first": history[0].get("label_quality"), "last": last.get("label_quality")}
+    return {
+        **{name: getattr(settings, name) for name in ("method", "source", "target")},
+        "profile": profile,
+        **{name: getattr(settings, name) for name in ("seed", "clusters", "backbone")},
+        **{name: last[name] for name in ("mAP", "top1", "top5", "top10")},
+        "epochs": last["epoch"],
+        "label_quality": quality,
+        "seconds": {"source": sum(s.result["seconds"]["train"] for s in sources)} | seconds,
+        "images_per_second": steps / seconds["train"] if "train" in seconds else None,
+        "config": config,
+        "config_hash": config_hash(config),
+        **_provenance(),
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    return {"versions": versions(), "hardware": hardware(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("mmtlib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu", "pillow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # faiss is optional, and a checkout need not be installed
+    return found
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """The processor, its cores that we may use, and the GPU if there is one."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": model, "cores": usable_cores(), "gpu": gpu}
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_dataset(name: str, settings: Settings) -> ReIDDataset:
+    """An embedded domain (generated on first use) or a data set's folder."""
+    if name in EMBEDDED_DOMAINS:
+        return read_dataset(generate_world(name, settings))
+    if not Path(name).exists():
+        raise InputError(
+            f"{name!r} is neither an embedded domain ({', '.join(EMBEDDED_DOMAINS)}) nor an existing folder: "
+            "give one of these names, or the path of a data set"
+        )
+    return read_dataset(name)
+
+
+def generate_world(domain: str, settings: Settings) -> Path:
+    """The folder of an embedded domain as the settings want it."""
+    return pedestrians.generate(
+        domain,
+        home() / "data" / "pedestrians",
+        seed=settings.world_seed,
+        size=(settings.height, settings.width),
+        scale=settings.world_scale,
+        gap=None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
+    )
+
+
+def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
+    """Scores of a saved network on a data set's test images, in percent.
+
+    Args:
+        path: A safetensors file of a run.
+        data: An embedded domain or a folder.
+        settings: Image size, precision and the embedded world.
+        rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dataset = open_dataset(data, settings)
+    load = functools.partial(_load_split, dataset, height=settings.height, width=settings.width, device=device)
+    return score(settings, load_network(path).to(device), load(dataset.query), load(dataset.gallery), rerank=rerank)
+
+
+def load_task(settings: Settings) -> Task:
+    """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
+    world = (settings.world_seed, settings.world_scale, settings.gap, settings.height, settings.width)
+    return _load_task(settings.source, settings.target, world, settings)
+
+
+_TASKS: dict[Any, Task] = {}
+
+
+def _load_task(source: str, target: str, world: tuple, settings: Settings) -> Task:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    key = (source, target, world, device)
+    if key not in _TASKS:
+        _TASKS.clear()  # one task at a time: Market-1501 alone is 1.3 GB
+        a, b = open_dataset(source, settings), open_dataset(target, settings)
+        load = functools.partial(_load_split, height=settings.height, width=settings.width, device=device)
+        _TASKS[key] = Task(load(a, a.train), load(b, b.train), load(b, b.query), load(b, b.gallery))
+    return _TASKS[key]
+
+
+def _load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
+    return Images(load_images(dataset.root, split.paths, height, width, device=device), split.pids, split.camids)
+
+
+def _data_keys(settings: Settings) -> list[str]:
+    """What stands for the data in a hash: the embedded world's version, or a folder's fingerprint."""
+    return [
+        f"pedestrians {worlds.VERSION}" if name in EMBEDDED_DOMAINS else open_dataset(name, settings).fingerprint()
+        for name in (settings.source, settings.target)
+    ]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread per run on a CPU: results do not depend on the machine's cores, and runs share them evenly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if torch.cuda.is_available() else 1)
+    with threadpool_limits(None if torch.cuda.is_available() else 1):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """No progress is wanted."""

@@ -1,0 +1,58 @@
+"""Files that are either whole or absent: every write goes to a temporary file first and is then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> Path:
+    """Write `data` to `path` so that a reader (or a crash) never meets half a file.
+
+    Args:
+        path: The file; its folder is made when absent.
+        data: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, atomically. NaN and infinities are refused (they are no JSON numbers)."""
+    return write_atomic(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_lines(path: str | Path, records: list[dict]) -> Path:
+    """Write `records` as JSON lines, atomically (the whole file: an epoch adds few lines to a short file)."""
+    return write_atomic(path, "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
+
+
+def read_lines(path: str | Path) -> list[dict]:
+    """Read JSON lines; an absent file holds none."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

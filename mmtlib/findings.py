@@ -1,0 +1,156 @@
+"""The numbers read back in words. Every sentence follows from the results it is given, whichever way they fall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mmtlib.config import METHODS
+from mmtlib.tables import label_quality, main_profile, paired, table
+
+CONTROL = "mmt_without_soft_losses"  # has the mean networks, but not the soft losses
+
+
+def sentences(results: Sequence[dict]) -> list[str]:
+    """What the results say: the scope, MMT against hard labels, whose gain it is, the order of the methods.
+
+    Args:
+        results: Result dicts of any tasks, methods, seeds and settings.
+
+    Returns:
+        Short paragraphs of plain text. Where an interval holds 0 they say that the runs do not decide.
+
+    Raises:
+        InputError: No results.
+    """
+    return [_scope(results), *_comparisons(results), *_labels(results), *_order(results)]
+
+
+def number(value: float) -> str:
+    """A signed number with one decimal and a true minus sign."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def difference(row: dict[str, Any]) -> str:
+    """A row of `tables.paired` in words: "+3.1 mAP (95 % interval −1.0 to +7.2, 3 pairs)"."""
+    if row["n"] < 2:
+        return f"{number(row['mean'])} mAP (one pair, so no interval)"
+    return f"{number(row['mean'])} mAP (95 % interval {number(row['low'])} to {number(row['high'])}, {row['n']} pairs)"
+
+
+def _scope(results: Sequence[dict]) -> str:
+    summary = table(results)
+    seeds = sorted(set(summary["seeds"]))
+    text = (
+        f"{len(results)} finished runs of {_count(summary['method'].nunique(), 'method')} on "
+        f"{_count(summary['task'].nunique(), 'task')}, {_span(seeds)} per row. All scores are those of the last "
+        "epoch; no epoch, network or setting was chosen by them."
+    )
+    if main_profile(results) == "smoke":
+        text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
+    return text
+
+
+def _order(results: Sequence[dict]) -> list[str]:
+    """Per task (and K), the methods from the highest mean mAP to the lowest, and what lies below direct transfer."""
+    summary = table(results)
+    summary = summary[summary["variant"] == ""]
+    texts = []
+    for task, rows in summary.groupby("task", sort=False):
+        bounds = rows[rows["clusters"].isna()]
+        for k in sorted(rows["clusters"].dropna().unique()) or [None]:
+            group = pd.concat([bounds, rows[rows["clusters"] == k]]) if k is not None else bounds
+            group = group.sort_values("mAP", ascending=False)
+            names = [f"{title} {value:.1f}" for title, value in zip(group["title"], group["mAP"])]
+            text = f"{task}{f' (K = {k})' if k is not None else ''}, mean mAP from high to low: {'; '.join(names)}."
+            direct = group.loc[group["method"] == "direct", "mAP"]
+            below = group.loc[group["mAP"] < direct.iloc[0], "title"] if len(direct) else []
+            if len(below):
+                text += f" Below direct transfer, so adaptation did harm: {'; '.join(below)}."
+            texts.append(text)
+    return texts
+
+
+def _comparisons(results: Sequence[dict]) -> list[str]:
+    """MMT against the baseline, and the part of the mean networks in it; the profile's own settings come first."""
+    total, means, soft = (
+        _overall(paired(results, a, b)) for a, b in (("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))
+    )
+    texts = []
+    for variant in sorted({*total, *means, *soft}):
+        lead = f"With {variant}: " if variant else ""
+        if variant in total:
+            texts.append(
+                f"{lead}MMT minus hard labels, paired by task, seed and K: "
+                f"{_verdict(total[variant], 'MMT', 'hard labels')}"
+            )
+        if variant in means and variant in soft:
+            texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
+    return texts or [
+        "MMT and hard labels were not both run with one task, seed and setting, so they are not compared here."
+    ]
+
+
+def _verdict(row: dict[str, Any], a: str, b: str) -> str:
+    text = difference(row)
+    if row["n"] < 2:
+        return f"{text}. One pair shows no spread: nothing can be concluded from it."
+    if row["low"] > 0:
+        return f"{text}. The interval lies above 0: {a} is ahead of {b} in these runs."
+    if row["high"] < 0:
+        return f"{text}. The interval lies below 0: {a} is behind {b} in these runs."
+    return f"{text}. The interval holds 0: these runs do not tell the two apart."
+
+
+def _whose_gain(total: dict[str, Any] | None, means: dict[str, Any], soft: dict[str, Any]) -> str:
+    """What the control row says: it has the mean networks of MMT and the hard losses of the baseline."""
+    control = METHODS[CONTROL].title
+    text = f"The control row ({control}) minus hard labels: {difference(means)}; "
+    text += f"MMT minus the control row, which is what the soft losses add: {difference(soft)}. "
+    if total is None or total["mean"] <= 0:
+        return text + "MMT did not gain over hard labels on average, so there is no gain to share out."
+    if soft["n"] < 2:
+        return text + "One pair cannot say whose the gain is."
+    if soft["low"] > 0:
+        return text + "The interval lies above 0: the soft losses add to what the mean networks give."
+    if soft["high"] < 0:
+        return text + "The interval lies below 0: the soft losses cost part of what the mean networks give."
+    if means["low"] > 0:
+        return (
+            text
+            + "The mean networks gain by themselves, and a further effect of the soft losses does not show."
+        )
+    return text + "Neither part's interval leaves 0 behind: these runs do not say whose the gain is."
+
+
+def _labels(results: Sequence[dict]) -> list[str]:
+    """How the pseudo labels of the two main methods changed from the first epoch to the last."""
+    quality = label_quality(results)
+    if quality.empty:
+        return []
+    parts = []
+    for method in ("hard", "mmt"):
+        rows = quality[(quality["title"] == METHODS[method].title) & (quality["variant"] == "")]
+        if len(rows):
+            first, last = rows["pairwise_f1_first"].mean(), rows["pairwise_f1_last"].mean()
+            parts.append(f"{first:.2f} to {last:.2f} with {METHODS[method].title}")
+    return (
+        [f"Pairwise F1 of the pseudo labels, first to last epoch, mean over tasks: {'; '.join(parts)}."]
+        if parts
+        else []
+    )
+
+
+def _overall(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per variant, the row over all tasks, or the only one."""
+    return {row["variant"]: row for row in summary.to_dict("records")}  # "all" is a variant's last row
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _span(counts: list[int]) -> str:
+    return _count(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"

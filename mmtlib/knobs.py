@@ -1,0 +1,130 @@
+"""Every dial of the embedded world: how many people and cameras, how far a domain lies from plain daylight.
+
+Taught in: notebook 00.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from mmtlib.config import InputError
+
+DOMAINS = ("plaza", "station", "city")
+DEFAULT_GAP = {"plaza": 0.0, "station": 0.2, "city": 0.3}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Every dial of a domain. Photometry is per camera (u is spread evenly over -1..1 across the cameras).
+
+    Attributes:
+        gap: How far the domain lies from the neutral daylight world, 0 to 1 and beyond; the other dials follow it.
+        lookalikes: Share of identities that wear most of the garments of one other identity (false merges).
+        gain: Half range of the red and blue gains, 1 ± gain (green: 0.6 of it, as white balance drifts warm to cold).
+        tint: Gain shared by all cameras: red × (1 + tint), blue × (1 - tint); positive is warm.
+        light, light_shift: Camera brightness 1 + light_shift ± light.
+        gamma: Camera gamma exp(± gamma).
+        contrast: Camera contrast between 1 - 2 × contrast and 1.
+        fading: Camera colour saturation between 1 - fading and 1.
+        blur: Largest camera blur, in pixels of an image 64 high.
+        noise: Largest sensor noise, in grey levels.
+        coarseness: Lost resolution of the coarsest camera (0.5: half the pixels a side).
+        view_mix: 0: every camera sees people from all sides; 1: each has its own favourite side.
+        occlusion: Share of images with an occluder.
+        image_light: Half range of the brightness from image to image.
+        crop_jitter: Looseness of the detector's box, 1 = up to 8 % of its width and 4 % of its height.
+        cloth_fading, cloth_darkness: Share of colour / of light that garments lose.
+        neutrals: Share of black, grey, white, beige, brown, navy garments.
+        winter: Share of people in jackets, coats and trousers, not in T-shirts, shorts and skirts.
+    """
+
+    gap: float = 0.0
+    lookalikes: float = 0.2
+    gain: float = 0.05
+    tint: float = 0.0
+    light: float = 0.08
+    light_shift: float = 0.0
+    gamma: float = 0.06
+    contrast: float = 0.03
+    fading: float = 0.08
+    blur: float = 0.25
+    noise: float = 2.5
+    coarseness: float = 0.1
+    view_mix: float = 0.35
+    occlusion: float = 0.08
+    image_light: float = 0.08
+    crop_jitter: float = 0.6
+    cloth_fading: float = 0.0
+    cloth_darkness: float = 0.0
+    neutrals: float = 0.35
+    winter: float = 0.25
+
+
+# What gap = 1 makes of the neutral dials, in each domain's own direction.
+FAR = {
+    "plaza": dict(gain=0.2, tint=0.08, light=0.25, light_shift=0.08, gamma=0.3, contrast=0.12, fading=0.4, blur=0.7,
+                  noise=6.0, coarseness=0.4, view_mix=0.7, occlusion=0.18, image_light=0.14, crop_jitter=1.0,
+                  cloth_fading=0.1, neutrals=0.3, winter=0.0),
+    "station": dict(gain=0.25, tint=-0.08, light=0.3, light_shift=-0.05, gamma=0.38, contrast=0.14, fading=0.5,
+                    blur=0.9, noise=7.0, coarseness=0.5, view_mix=0.75, occlusion=0.18, image_light=0.16,
+                    crop_jitter=1.1, cloth_fading=0.35, cloth_darkness=0.3, neutrals=0.68, winter=0.9),
+    "city": dict(gain=0.25, tint=0.1, light=0.34, light_shift=-0.1, gamma=0.42, contrast=0.16, fading=0.5, blur=1.0,
+                 noise=8.0, coarseness=0.5, view_mix=0.8, occlusion=0.2, image_light=0.2, crop_jitter=1.2,
+                 cloth_fading=0.2, cloth_darkness=0.2, neutrals=0.55, winter=0.6),
+}  # fmt: skip
+
+
+class Census(NamedTuple):
+    """How many people, cameras and pictures a domain holds at one scale."""
+
+    train_ids: int
+    test_ids: int
+    distractor_ids: int
+    junk: int
+    cameras: int
+    seen: tuple[int, int]  # fewest and most cameras per identity
+    most: int  # most images per identity and camera
+    decay: float  # P(n + 1 images) / P(n images)
+
+
+SCALES: dict[str, dict[str, Census]] = {
+    "tiny": {"plaza": Census(24, 12, 4, 8, 5, (2, 4), 3, 0.5),
+             "station": Census(24, 12, 4, 8, 5, (2, 4), 3, 0.5),
+             "city": Census(24, 12, 4, 8, 6, (2, 4), 3, 0.5)},
+    "small": {"plaza": Census(300, 150, 50, 60, 5, (2, 5), 4, 0.5),
+              "station": Census(450, 150, 50, 60, 5, (2, 5), 4, 0.5),
+              "city": Census(600, 200, 80, 80, 8, (2, 5), 4, 0.5)},
+    "market": {"plaza": Census(751, 750, 420, 3819, 6, (3, 6), 7, 0.95),
+               "station": Census(702, 702, 408, 0, 8, (2, 4), 15, 1.0),
+               "city": Census(1041, 3060, 0, 0, 15, (2, 6), 16, 0.96)},
+}  # fmt: skip
+
+
+def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> Knobs:
+    """The dials of a domain at a gap (None: the domain's default), single ones replaced by `overrides`.
+
+    Raises:
+        InputError: Unknown domain or dial, or a value that is not a finite number of at least 0 (gap at most 1.5).
+    """
+    if domain not in DOMAINS:
+        raise InputError(f"unknown domain {domain!r}; the embedded world has {', '.join(DOMAINS)}")
+    gap = DEFAULT_GAP[domain] if gap is None else gap
+    names = {field.name for field in fields(Knobs)}
+    for name, value in {"gap": gap, **overrides}.items():
+        if name not in names:
+            raise InputError(f"unknown knob {name!r}; the knobs are {', '.join(sorted(names))}")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+        if (
+            not number
+            or (value < 0 and name not in ("tint", "light_shift"))
+            or (name == "gap" and value > 1.5)
+        ):
+            raise InputError(f"{name}={value!r} must be a number of at least 0 (gap: at most 1.5)")
+    start = Knobs()
+    moved = {
+        name: getattr(start, name) + gap * (far - getattr(start, name)) for name, far in FAR[domain].items()
+    }
+    return replace(start, **{**moved, "gap": float(gap), **{name: float(v) for name, v in overrides.items()}})

@@ -1,0 +1,206 @@
+"""What the notebooks share: a checked beginning, the profile's runs, a recorded end. And their execution in order."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, InputError, Settings, make_settings
+from mmtlib.experiments import RunFolder, home
+from mmtlib.files import write_atomic, write_json
+from mmtlib.scheduling import run_all
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook's view of the suite: its profile, the folder of its runs, and its own results file."""
+
+    name: str
+    profile: str
+    out: Path
+
+    def settings(self, **changes: Any) -> Settings:
+        """The profile's settings with changes; by default its first task and seed."""
+        source, target = TASKS[self.profile][0]
+        return make_settings(self.profile, **{"source": source, "target": target, "seed": SEEDS[self.profile][0]} | changes)
+
+    def runs(
+        self,
+        methods: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        tasks: Sequence[tuple[str, str]] | None = None,
+        **changes: Any,
+    ) -> list[RunFolder]:
+        """Runs of methods × tasks × seeds (by default the profile's first task and all its seeds), cached or trained."""
+        wanted = [
+            self.settings(method=method, source=source, target=target, seed=seed, **changes)
+            for source, target in tasks or TASKS[self.profile][:1]
+            for method in methods
+            for seed in seeds or SEEDS[self.profile]
+        ]
+        return run_all(wanted, self.out, profile=self.profile)
+
+    def record(self, **values: Any) -> None:
+        """Write what this notebook found to `notebooks/<name>.json` beside its executed copy, and print it."""
+        write_json(self.out / "notebooks" / f"{self.name}.json", values)
+        for name, value in values.items():
+            print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def begin(name: str, scope: dict[str, Any]) -> Lesson:
+    """Check the parameters of a notebook, print the settings they lead to, set the figures' style.
+
+    Args:
+        name: The notebook's name without its ending.
+        scope: `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`).
+
+    Returns:
+        The lesson.
+
+    Raises:
+        InputError: An injected parameter that the parameters cell does not have (papermill only warns), or an unknown
+            profile.
+    """
+    _refuse_unknown_parameters(scope.get("In", []))
+    expected = os.environ.get("MMTLIB_PYTHON", sys.executable)
+    if Path(expected) != Path(sys.executable):
+        raise InputError(
+            f"this notebook's kernel runs {sys.executable}, but the suite was started by {expected}: "
+            "install the kernel into the suite's environment (python -m ipykernel install --sys-prefix)"
+        )
+    if scope["profile"] not in PROFILES:
+        raise InputError(f"unknown profile {scope['profile']!r}: known are {', '.join(PROFILES)}")
+    out = Path(scope["out"]) if scope["out"] else home() / "runs" / scope["profile"]
+    lesson = Lesson(name, scope["profile"], out.absolute())
+    from mmtlib import figures  # matplotlib: not needed to run the suite
+
+    figures.use_style()
+    settings = lesson.settings()
+    print(f"profile {lesson.profile}: {settings.source} → {settings.target}, seeds {SEEDS[lesson.profile]}, runs in {out}")
+    return lesson
+
+
+def _refuse_unknown_parameters(cells: Sequence[str]) -> None:
+    """Compare the cell that papermill injected with the parameters cell, which ran just before it."""
+    for before, cell in zip(cells, cells[1:]):
+        if cell.startswith("# Parameters\n"):
+            unknown = _assigned(cell) - _assigned(before)
+            if unknown:
+                raise InputError(
+                    f"unknown notebook parameter(s) {', '.join(sorted(unknown))}: "
+                    f"known are {', '.join(sorted(_assigned(before)))}"
+                )
+
+
+def _assigned(source: str) -> set[str]:
+    targets = [t for n in ast.parse(source).body for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def suite(profile: str) -> list[Settings]:
+    """All runs that the notebooks of a profile load, so that they can be trained side by side before."""
+    return [
+        make_settings(profile, source=source, target=target, method=method, seed=seed)
+        for source, target in TASKS[profile]
+        for method in MAIN_METHODS
+        for seed in SEEDS[profile]
+    ]
+
+
+def notebook_paths() -> list[Path]:
+    """The ordered notebooks of the checkout.
+
+    Raises:
+        InputError: There are none.
+    """
+    found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise InputError(f"no notebooks in {home() / 'notebooks'}: run from the checkout, or set MMTLIB_HOME to its path")
+    return found
+
+
+def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
+    """Execute one notebook by papermill, in this Python; keep the executed copy and its HTML under `out/notebooks`.
+
+    Args:
+        path: The notebook.
+        out: The folder of the runs.
+        parameters: Values for its parameters cell.
+
+    Returns:
+        The executed copy. It is kept after a failure too, up to the cell that failed.
+
+    Raises:
+        InputError: A parameter that the notebook does not have.
+        papermill.exceptions.PapermillExecutionError: A cell failed.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    known = papermill.inspect_notebook(str(path))
+    if unknown := set(parameters) - set(known):
+        raise InputError(f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}")
+    copy = out / "notebooks" / path.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
+    with tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets, _environment(MMTLIB_PYTHON=sys.executable):
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(copy),
+                parameters,
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+                config=config,
+            )
+        finally:
+            if copy.exists():
+                _write_html(copy)
+    return copy
+
+
+def execute_all(out: Path, profile: str, say: Callable[[str], None]) -> list[Path]:
+    """Execute the notebooks in order, with a line of progress each."""
+    paths, copies, start = notebook_paths(), [], time.monotonic()
+    for i, path in enumerate(paths):
+        begun = time.monotonic()
+        copies.append(execute(path, out, {"profile": profile, "out": str(out)}))
+        now = time.monotonic()
+        left = (now - start) / (i + 1) * (len(paths) - i - 1)
+        say(f"notebook {i + 1}/{len(paths)}: {path.stem} ran in {now - begun:.0f} s, about {left:.0f} s left")
+    return copies
+
+
+def _write_html(copy: Path) -> None:
+    """A page that opens without a network: figures and styles inside, no MathJax or require.js from elsewhere."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url="")
+    page, _ = exporter.from_notebook_node(nbformat.read(copy, as_version=4), {"metadata": {"name": copy.stem}})
+    write_atomic(copy.with_suffix(".html"), page)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the processes started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

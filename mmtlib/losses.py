@@ -1,0 +1,114 @@
+"""The losses of Mutual Mean-Teaching: hard and soft classification, hard and soft softmax-triplet.
+
+The hard classification loss is `torch.nn.functional.cross_entropy(..., label_smoothing=0.1)`, which equals the
+authors' own class exactly and therefore has no copy here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtlib.config import InputError
+
+
+def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Cross-entropy against the teacher's class probabilities (paper, equation 7).
+
+    L = −(1/B) Σ_i softmax(teacher_logits_i) · log softmax(logits_i)
+
+    Args:
+        logits: The student's class scores, (B, K).
+        teacher_logits: The teacher's class scores for the same images, (B, K); no gradient flows to them.
+
+    Returns:
+        The mean over the batch, a scalar in nats.
+
+    Taught in: notebook 03.
+    """
+    return F.cross_entropy(logits, teacher_logits.detach().softmax(dim=1))
+
+
+def softmax_triplet(features: Tensor, pids: Tensor) -> Tensor:
+    """Softmax-triplet loss with batch-hard mining and hard labels (paper, equations 4 and 8 with target 1).
+
+    T_i = exp d(i,n) / (exp d(i,p) + exp d(i,n)),  L = −(1/B) Σ_i log T_i, where p is the farthest image of the
+    same identity (the anchor itself when it is alone), n the nearest of another one, d the Euclidean distance.
+
+    Args:
+        features: (B, D), before normalisation.
+        pids: Identities or pseudo labels, (B); at least two different ones.
+
+    Returns:
+        The mean over the batch, a scalar.
+
+    Raises:
+        InputError: The batch holds one identity only, so that no negative exists.
+
+    Taught in: notebook 03.
+    """
+    return -torch.log_softmax(_triplet_distances(features, *_mine(features, pids)), dim=1)[:, 1].mean()
+
+
+def soft_softmax_triplet(features: Tensor, teacher_features: Tensor, pids: Tensor) -> Tensor:
+    """Softmax-triplet loss with the teacher's own T_i in place of the target 1 (paper, equation 8).
+
+    L = −(1/B) Σ_i [T'_i log T_i + (1 − T'_i) log(1 − T_i)]. The triplets are mined on the student's features;
+    T'_i comes from the teacher's distances over the same triplets.
+
+    Args:
+        features: The student's features, (B, D).
+        teacher_features: The teacher's features of the same images, (B, D); no gradient flows to them.
+        pids: Identities or pseudo labels, (B); at least two different ones.
+
+    Returns:
+        The mean over the batch, a scalar.
+
+    Raises:
+        InputError: The batch holds one identity only.
+
+    Taught in: notebook 03.
+    """
+    mined = _mine(features, pids)
+    target = _triplet_distances(teacher_features.detach(), *mined).softmax(dim=1)
+    return F.cross_entropy(_triplet_distances(features, *mined), target)
+
+
+def triplet_targets(features: Tensor, pids: Tensor) -> Tensor:
+    """T_i of every image as an anchor, with batch-hard mining on these same features: (B) in (0, 1)."""
+    return _triplet_distances(features, *_mine(features, pids)).softmax(dim=1)[:, 1]
+
+
+def pairwise_distances(features: Tensor) -> Tensor:
+    """Euclidean distances (B, B) of features (B, D), in at least float32.
+
+    Squared distances in half precision lose the triplets, so half-precision features are widened; the square is
+    clamped away from 0 before the root, whose gradient there would be infinite.
+    """
+    features = features if features.dtype == torch.float64 else features.float()
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        squares = features.square().sum(dim=1)
+        products = features @ features.T
+        return (squares[:, None] + squares[None, :] - 2 * products).clamp(min=1e-12).sqrt()
+
+
+def _mine(features: Tensor, pids: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch-hard mining: indices (B) of the farthest positive and of the nearest negative."""
+    same = pids[:, None] == pids[None, :]
+    if bool(same.all()):
+        raise InputError(
+            f"a triplet loss needs at least 2 identities in a batch, and this batch of {len(pids)} images holds one: "
+            "draw more identities per batch or make more clusters"
+        )
+    with torch.no_grad():
+        distances = pairwise_distances(features)
+        positives = distances.masked_fill(~same, -torch.inf).argmax(dim=1)
+        negatives = distances.masked_fill(same, torch.inf).argmin(dim=1)
+    return positives, negatives
+
+
+def _triplet_distances(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """d(i,p) and d(i,n) as columns, (B, 2)."""
+    distances = pairwise_distances(features)
+    return torch.stack([distances.gather(1, positives[:, None]), distances.gather(1, negatives[:, None])], 1)[..., 0]

@@ -1,0 +1,104 @@
+"""Maps of feature spaces: UMAP, fitted once with a fixed seed, and panels that colour one map in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmtlib.config import InputError
+from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION
+
+
+def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
+    """A map of features in the plane, by UMAP. A picture, not a measure: put a number beside it.
+
+    Args:
+        features: (N, D), any floating type.
+        seed: One seed gives one map on one system; across systems maps differ.
+        init: A previous map (N, 2) of the same images, where this one starts, so that it keeps its axes; None: the
+            first two principal components.
+
+    Returns:
+        Points, float32 (N, 2).
+
+    Raises:
+        InputError: Fewer than four images, or an `init` of another length.
+    """
+    features = np.asarray(features, dtype=np.float32)
+    if features.ndim != 2 or len(features) < 4:
+        raise InputError(f"features of shape {features.shape}: a map needs (N, D) with at least 4 images")
+    if init is not None and np.shape(init) != (len(features), 2):
+        raise InputError(
+            f"init has shape {np.shape(init)}, expected {(len(features), 2)}: the map of the same images"
+        )
+    import umap  # takes seconds, and few figures need it
+
+    start = "pca" if init is None else np.asarray(init, dtype=np.float32)
+    neighbours = min(15, len(features) - 1)
+    model = umap.UMAP(n_neighbors=neighbours, min_dist=0.2, init=start, random_state=seed, n_jobs=1)
+    return model.fit_transform(features)
+
+
+def umap_panels(
+    points: np.ndarray | Mapping[str, np.ndarray],
+    panels: Mapping[str, np.ndarray],
+    columns: int = 2,
+    groups: int = 7,
+) -> Figure:
+    """One map, coloured in several ways; or several maps on the same axes.
+
+    Args:
+        points: (N, 2), or panel title → (N, 2).
+        panels: Title → labels (N): booleans (False is marked by a cross), real numbers (a colour bar), or categories.
+            Put a number such as NMI into the title.
+        columns: Panels in a row.
+        groups: Of many categories (identities, clusters) the largest `groups` are coloured, the rest is grey.
+    """
+    maps = points if isinstance(points, Mapping) else dict.fromkeys(panels, points)
+    everything = np.concatenate([np.asarray(maps[title]) for title in panels])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    margin = 0.04 * (high - low)
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    cell = MAX_WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(MAX_WIDTH, rows * (0.9 * cell + 0.3)), squeeze=False,
+                                layout="constrained")  # fmt: skip
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, labels) in zip(axes.flat, panels.items()):
+        _scatter(ax, np.asarray(maps[title]), np.asarray(labels), groups)
+        ax.set(title=title, xticks=[], yticks=[], xlim=(low[0] - margin[0], high[0] + margin[0]))
+        ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    return figure
+
+
+def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int) -> None:
+    """Points by label; rasterised, so that a vector file stays small."""
+    size = float(np.clip(9000 / len(points), 4, 40))
+    common = {"s": size, "linewidths": 0, "rasterized": True}
+    if labels.dtype == bool:
+        for value, color, marker, name in ((True, BLUE, "o", "right"), (False, VERMILLION, "X", "wrong")):
+            ax.scatter(
+                *points[labels == value].T, color=color, marker=marker, alpha=0.7, label=name, **common
+            )
+        ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True)
+    elif labels.dtype.kind == "f":
+        dots = ax.scatter(*points.T, c=labels, cmap="viridis", **common)
+        ax.figure.colorbar(dots, ax=ax, shrink=0.8)
+    else:
+        values, counts = np.unique(labels, return_counts=True)
+        shown = values if len(values) <= groups else values[np.argsort(-counts, kind="stable")[:groups]]
+        rest = ~np.isin(labels, shown)
+        ax.scatter(*points[rest].T, color="#D5D5D5", **(common | {"s": 0.6 * size}))
+        for i, value in enumerate(shown):
+            color, marker = PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
+            style = common | (
+                {"s": max(30.0, 2.2 * size), "linewidths": 0.4, "edgecolors": "white"} if rest.any() else {}
+            )
+            ax.scatter(*points[labels == value].T, color=color, marker=marker, label=str(value), **style)
+        if not rest.any():
+            ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True, ncols=2)

@@ -1,0 +1,199 @@
+"""Distances in blocks: features in, the few nearest neighbours out, never an N × N array.
+
+The shared ground of `retrieval`, `jaccard` and `clustering`: one check of the features that come in, one way to run
+compiled loops on all cores, and the blocked search for neighbours. Distances are squared Euclidean; on unit-length
+features they are 2 − 2·cosine, so nothing else is ever needed in re-ID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+
+from mmtlib.config import InputError
+
+BLOCK_BYTES = 64 * 2**20  # of one block of distances: large enough for the matrix product, small beside the features
+TILE = 2048  # rows and columns of one tile of the symmetric search
+
+
+def as_features(features, name: str = "features", *, allow_zero: bool = True) -> torch.Tensor:
+    """Check features and give them as a tensor, without a copy where the type allows it.
+
+    Args:
+        features: (N, D) array or tensor; float64 stays float64, every other type becomes float32.
+        name: what to call them in an error.
+        allow_zero: whether a row of zeros is acceptable.
+
+    Returns:
+        (N, D) contiguous tensor on the device the input was on.
+
+    Raises:
+        InputError: not (N, D), empty, not finite, or a row of zeros where it has no meaning.
+    """
+    if isinstance(features, torch.Tensor):
+        tensor = features.detach()
+    else:
+        array = np.asarray(features)
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name}: found an array of {array.dtype}, expected numbers in shape (N, D)")
+        tensor = torch.from_numpy(np.ascontiguousarray(array if array.dtype.kind == "f" else array.astype(np.float32)))
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise InputError(f"{name}: found shape {tuple(tensor.shape)}, expected (N, D) with at least one row and column")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    lengths = torch.linalg.vector_norm(tensor, dim=1)
+    if not bool(torch.isfinite(lengths).all()):
+        row = int(torch.nonzero(~torch.isfinite(lengths))[0])
+        raise InputError(f"{name}: row {row} holds NaN or infinity; the network that made it has diverged, use an earlier one")
+    if not allow_zero and bool((lengths == 0).any()):
+        row = int(torch.nonzero(lengths == 0)[0])
+        raise InputError(f"{name}: row {row} is all zeros, expected L2-normalised features; an all-zero row resembles nothing")
+    return tensor.contiguous()
+
+
+def run_parallel(kernel: Callable, size: int, *arguments, grain: int = 64) -> list:
+    """Call `kernel(start, stop, *arguments)` over 0 … size in chunks, on as many threads as torch is allowed.
+
+    The kernels are compiled without the interpreter lock. Plain threads instead of numba's own parallel loops: they
+    compile several times faster, survive a fork, and follow `torch.set_num_threads`. Each chunk writes its own rows
+    only, so the result does not depend on the number of threads.
+
+    Returns:
+        What the kernel returned for each chunk, in order.
+    """
+    chunks = [(start, min(size, start + grain)) for start in range(0, size, grain)]
+    threads = min(torch.get_num_threads(), len(chunks))
+    if threads == 1:
+        return [kernel(start, stop, *arguments) for start, stop in chunks]
+    with ThreadPoolExecutor(threads) as pool:
+        return [done.result() for done in [pool.submit(kernel, *chunk, *arguments) for chunk in chunks]]
+
+
+def distance_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[int, np.ndarray]]:
+    """Squared Euclidean distances of all rows (Q, D) to all columns (G, D), a block of rows at a time.
+
+    Yields:
+        (first row, (b, G) array). The array is used again for the next block: copy what must stay.
+    """
+    size = int(min(1024, max(64, BLOCK_BYTES // (columns.shape[0] * columns.element_size()))))
+    column_norms = columns.square().sum(1)
+    buffer = None
+    for start in range(0, rows.shape[0], size):
+        part = rows[start : start + size]
+        if buffer is None or buffer.shape[0] != part.shape[0]:
+            buffer = rows.new_empty(part.shape[0], columns.shape[0])
+        torch.addmm(column_norms, part, columns.T, alpha=-2, out=buffer)  # (b, G)
+        buffer += part.square().sum(1, keepdim=True)
+        yield start, buffer.clamp_(min=0).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest images of each image.
+
+    Attributes:
+        indices: (N, k) int32, nearest first; column 0 is the image itself, equal distances by ascending index.
+        distances: (N, k) squared Euclidean, in the features' type.
+        farthest: (N) distance to the farthest of all N images.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    farthest: np.ndarray
+
+
+def nearest_neighbours(features: torch.Tensor, k: int) -> Neighbours:
+    """The k nearest of N images for each of them, itself first, by blocked matrix products.
+
+    On a CPU only half of the matrix product is computed: each tile of it serves its rows and, read the other way, its
+    columns. On a GPU the whole search runs there, row blocks at a time.
+
+    Args:
+        features: (N, D), checked by `as_features`.
+        k: how many, the image itself included; at most N.
+    """
+    if features.is_cuda:
+        return _nearest_on_gpu(features, k)
+    count = len(features)
+    norms = features.square().sum(1).numpy()
+    indices = np.full((count, k), -1, np.int32)
+    indices[:, 0] = np.arange(count)
+    distances = np.full((count, k), np.inf, norms.dtype)
+    distances[:, 0] = 0
+    limits = np.full(count, np.inf if k > 1 else -1, norms.dtype)  # a neighbour must be nearer than this to enter
+    farthest = np.zeros(count, norms.dtype)
+    state = norms, indices, distances, limits, farthest
+    for top in range(0, count, TILE):
+        rows = features[top : top + TILE]
+        for left in range(top, count, TILE):
+            columns = features[left : left + TILE]
+            tile = (rows @ columns.T).numpy()  # (TILE, TILE) inner products
+            run_parallel(_update_rows, len(rows), tile, top, left, *state)
+            if left > top:
+                run_parallel(_update_columns, len(columns), tile, top, left, *state, grain=256)
+    return Neighbours(indices, distances, farthest)
+
+
+def _nearest_on_gpu(features: torch.Tensor, k: int) -> Neighbours:
+    count = len(features)
+    norms = features.square().sum(1)
+    indices, distances, farthest = [], [], []
+    for start in range(0, count, TILE):
+        part = features[start : start + TILE]
+        block = torch.addmm(norms, part, features.T, alpha=-2)  # (TILE, N)
+        block += norms[start : start + TILE, None]
+        block.clamp_(min=0)
+        farthest.append(block.amax(1))
+        own = torch.arange(len(part), device=block.device)
+        block[own, own + start] = -1  # the image itself comes first
+        nearest = block.topk(k, largest=False)
+        indices.append(nearest.indices.int())
+        distances.append(nearest.values.clamp_(min=0))
+    return Neighbours(*(torch.cat(parts).cpu().numpy() for parts in (indices, distances, farthest)))
+
+
+@njit(nogil=True, cache=True)
+def _insert(image, other, distance, indices, distances, limits):
+    """Put `other` into the sorted list of `image`, behind those at the same distance."""
+    place = indices.shape[1] - 1
+    while place > 1 and distances[image, place - 1] > distance:
+        distances[image, place] = distances[image, place - 1]
+        indices[image, place] = indices[image, place - 1]
+        place -= 1
+    distances[image, place] = distance
+    indices[image, place] = other
+    limits[image] = distances[image, indices.shape[1] - 1]
+
+
+@njit(nogil=True, cache=True)
+def _update_rows(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
+    """Offer the images of a tile's columns to the lists of its rows start … stop."""
+    for r in range(start, stop):
+        i = top + r
+        limit = limits[i]
+        far = farthest[i]
+        for c in range(tile.shape[1]):
+            d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
+            far = max(far, d)
+            if d < limit and left + c != i:
+                _insert(i, left + c, d, indices, distances, limits)
+                limit = limits[i]
+        farthest[i] = far
+
+
+@njit(nogil=True, cache=True)
+def _update_columns(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
+    """Offer the images of a tile's rows to the lists of its columns start … stop."""
+    for r in range(tile.shape[0]):
+        i = top + r
+        for c in range(start, stop):
+            j = left + c
+            d = max(norms[i] + norms[j] - 2 * tile[r, c], 0)
+            farthest[j] = max(farthest[j], d)
+            if d < limits[j]:
+                _insert(j, i, d, indices, distances, limits)

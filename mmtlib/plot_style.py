@@ -1,0 +1,117 @@
+"""How every figure looks: a colour-blind safe palette, one colour and marker per method, alt text with each figure."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmtlib.config import METHODS
+
+MAX_WIDTH = 7.0  # inches: fits a page and a notebook cell
+
+# Okabe & Ito (2008), "Color universal design": told apart with every common kind of colour blindness.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#8A8A8A"  # what is left out: junk, images outside the highlighted groups
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+# Eight colours for sixteen methods: relatives share a colour and differ in marker and line.
+_LOOKS = {
+    "direct": (BLACK, "v", "--"),
+    "supervised": (PURPLE, "^", "--"),
+    "hard_single": (VERMILLION, "s", ":"),
+    "hard": (VERMILLION, "o", "-"),
+    "mean_teacher": (SKY, "P", "-"),
+    "mutual_learning": (ORANGE, "X", "-"),
+    "co_teaching": (PURPLE, "*", "-"),
+    "mmt": (BLUE, "D", "-"),
+    "mmt_dbscan": (BLUE, "p", ":"),
+    "mmt_without_soft_ce": (SKY, "<", ":"),
+    "mmt_without_soft_triplet": (SKY, ">", "--"),
+    "mmt_without_soft_losses": (GREEN, "s", "-"),
+    "mmt_without_hard_ce": (ORANGE, "<", ":"),
+    "mmt_without_hard_triplet": (ORANGE, ">", "--"),
+    "mmt_without_means": (GREEN, "X", ":"),
+    "mmt_without_second_network": (BLACK, "h", "-"),
+}
+METHOD_STYLE: dict[str, dict[str, str]] = {
+    name: dict(zip(("color", "marker", "linestyle"), _LOOKS[name])) for name in METHODS
+}
+
+
+def use_style() -> None:
+    """Set the style of all figures that follow: sizes that stay legible when projected, the palette, a light grid."""
+    sns.set_theme(style="whitegrid", palette=PALETTE)
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (MAX_WIDTH, 4.0),
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "font.size": 11,
+            "axes.titlesize": 12,
+            "axes.titleweight": "bold",
+            "axes.labelsize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 10,
+            "legend.frameon": False,
+            "axes.edgecolor": "#444444",
+            "grid.color": "#E3E3E3",
+            "lines.linewidth": 2,
+            "lines.markersize": 6,
+            "image.cmap": "cividis",
+        }
+    )
+
+
+def new_axes(ax: Axes | None, height: float = 4.0) -> Axes:
+    """`ax` itself, or the axes of a new figure of full width and `height` inches."""
+    return ax if ax is not None else plt.subplots(figsize=(MAX_WIDTH, height), layout="constrained")[1]
+
+
+def legend_below(
+    target: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 2
+) -> None:
+    """A legend under the plot, where it hides no data; long method names fit in two columns."""
+    if isinstance(target, Figure):
+        target.legend(handles, labels, loc="outside lower center", ncols=columns)
+    else:
+        target.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG with nothing cut off; it is closed, so that a notebook does not show it once more."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def html_image(figure: Figure, alt: str) -> str:
+    """An `<img>` that holds the figure and its alt text and needs no file beside it; the figure is closed."""
+    width = round(96 * figure.get_figwidth())
+    data = base64.b64encode(png(figure)).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+
+
+def show(figure: Figure | Axes, alt: str) -> None:
+    """Show a figure in a notebook, once and with its alt text.
+
+    Args:
+        figure: A figure, or any axes of it.
+        alt: What the figure shows, in a sentence or two, for readers who do not see it.
+    """
+    from IPython.display import display
+
+    whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
+    display({"text/html": html_image(whole, alt), "text/plain": alt}, raw=True)

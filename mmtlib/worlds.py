@@ -1,0 +1,150 @@
+"""A domain of the embedded world as one value, and single pictures of it.
+
+Taught in: notebook 00.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from mmtlib.config import InputError
+from mmtlib.knobs import SCALES, Census, Knobs, domain_knobs
+from mmtlib.photography import Camera, cameras, take
+from mmtlib.population import OCCLUDERS, VIEWS, Person, Shot, generator, person, shot, visits
+
+VERSION = "1"  # of the drawing: raised whenever the pixels of a finished world would change
+_JUNK = 9  # kind of random stream of the badly cropped images
+
+
+@dataclass(frozen=True)
+class World:
+    """One domain, fully determined: what `world.json` records."""
+
+    domain: str
+    seed: int
+    size: tuple[int, int]
+    scale: str
+    knobs: Knobs
+    census: Census
+    cameras: tuple[Camera, ...]
+
+    def person(self, identity: int) -> Person:
+        """Identity `identity`, from 0: first those of the training set, then test, then distractors."""
+        return person(self.domain, identity, self.seed, self.knobs)
+
+    def record(self) -> dict:
+        """Everything that decides the pixels, as JSON values."""
+        return json.loads(json.dumps({"version": VERSION, **asdict(self), "census": self.census._asdict()}))
+
+
+def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale: str = "small",
+          gap: float | None = None, **knobs: float) -> World:  # fmt: skip
+    """Describe a domain without drawing it; the arguments are those of `generate`."""
+    dials = domain_knobs(domain, gap, **knobs)
+    if scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}; the embedded world has {', '.join(SCALES)}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed={seed!r} must be a whole number of at least 0")
+    good = (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(type(n) is int and 16 <= n <= 1024 for n in size)
+    )
+    if not good or not 1 <= size[0] / size[1] <= 4:
+        raise InputError(
+            f"size={size!r} must be (height, width) in 16 to 1024 pixels, height 1 to 4 times the width"
+        )
+    census = SCALES[scale][domain]
+    return World(
+        domain, int(seed), tuple(size), scale, dials, census, _cameras(domain, census.cameras, seed, dials)
+    )
+
+
+_cameras = lru_cache(maxsize=64)(cameras)
+
+
+def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view: str | None = None,
+           occluder: str | None = None, expose: bool = True, seed: int = 0, size: tuple[int, int] = (64, 32),
+           scale: str = "small", gap: float | None = None, **knobs: float) -> np.ndarray:  # fmt: skip
+    """Draw one picture of one person under one camera, as `generate` would.
+
+    Args:
+        domain: "plaza", "station" or "city".
+        identity: From 0; pid - 1 for training and test identities.
+        camera: From 0.
+        index: Which of the pictures of this person under this camera; any number of at least 0.
+        view: "front", "back", "left" or "right" instead of the drawn one.
+        occluder: "none", "pole", "pedestrian", "bush", "bench" or "car" instead of the drawn one.
+        expose: False leaves out the camera's colours, blur and noise.
+        seed, size, scale, gap, knobs: As in `generate`.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        InputError: Anything unknown or out of range.
+    """
+    place = world(domain, seed=seed, size=size, scale=scale, gap=gap, **knobs)
+    if not 0 <= camera < len(place.cameras) or identity < 0 or index < 0:
+        raise InputError(
+            f"camera={camera} must lie in 0 to {len(place.cameras) - 1}, identity and index be at least 0"
+        )
+    if view not in (None, *VIEWS) or occluder not in (None, "none", *OCCLUDERS):
+        raise InputError(
+            f"view={view!r} must be one of {VIEWS}, occluder={occluder!r} of {('none', *OCCLUDERS)}"
+        )
+    drawn = shot_of(place, identity, camera, index)
+    drawn = replace(drawn, view=view or drawn.view, occluder=occluder or drawn.occluder)
+    return picture(place, place.person(identity), drawn, index, expose)[0]
+
+
+def shot_of(place: World, identity: int, camera: int, index: int) -> Shot:
+    """What picture `index` of an identity under a camera shows."""
+    favour = np.array(place.cameras[camera].views)
+    return shot(place.domain, identity, camera, index, place.seed, place.knobs, favour)
+
+
+def picture(
+    place: World, who: Person, drawn: Shot, index: int, expose: bool = True
+) -> tuple[np.ndarray, float]:
+    """Take a picture: uint8 (height, width, 3), and the hidden share of the figure."""
+    other = None
+    if drawn.occluder == "pedestrian":
+        crowd = place.census.train_ids + place.census.test_ids
+        other = place.person((who.identity + 1 + drawn.other % (crowd - 1)) % crowd)
+    return take(place.domain, who, drawn, place.cameras[drawn.camera], place.size, place.seed, index, other,
+                expose=expose)  # fmt: skip
+
+
+def pictures(place: World, identity: int) -> Iterable[tuple[str, int, int, int]]:
+    """(split, pid, camera, index) of every picture of an identity."""
+    census = place.census
+    test = identity >= census.train_ids
+    named = identity < census.train_ids + census.test_ids
+    if not named:  # distractors come by once or twice
+        census = census._replace(most=2)
+    least = 2 if test and named else 1  # the query, and at least one match for the queries of other cameras
+    for camera, count in visits(place.domain, identity, place.seed, census, least):
+        for index in range(count):
+            split = "train" if not test else "query" if named and index == 0 else "gallery"
+            yield split, identity + 1 if named else 0, camera, index
+
+
+def junk(place: World, number: int) -> tuple[Shot, int]:
+    """A badly cropped picture of somebody: half a body, a piece of one, or nobody."""
+    census = place.census
+    rng = generator(place.seed, place.domain, _JUNK, number)
+    identity, camera = (
+        int(rng.integers(0, census.train_ids + census.test_ids)),
+        int(rng.integers(0, census.cameras)),
+    )
+    drawn = shot_of(place, identity, camera, 1000 + number)
+    kind, side = int(rng.integers(0, 3)), 1 if rng.random() < 0.5 else -1
+    moved = ({"crop_x": side * (0.42 + 0.2 * rng.random())}, {"crop_y": side * (0.45 + 0.25 * rng.random())},
+             {"crop_x": side * 1.5})[kind]  # fmt: skip
+    return replace(drawn, **moved), identity

@@ -1,0 +1,163 @@
+"""Whole training steps against the authors' code, on the tiny network of the reference vectors."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmtlib.config import make_settings
+from mmtlib.ema import update_mean_network
+from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
+
+FOLDER = Path(__file__).parent / "reference"
+STEPS = np.load(FOLDER / "mmt_steps.npz")
+SOURCE = np.load(FOLDER / "pretrain_steps.npz")
+
+
+class TinyNetwork(nn.Module):
+    """feature = W x; logits = C batch_norm(feature), the batch norm's bias frozen."""
+
+    def __init__(self, inputs: int = 12, width: int = 8, classes: int = 6) -> None:
+        super().__init__()
+        self.embed = nn.Linear(inputs, width, bias=False)
+        self.bn = nn.BatchNorm1d(width)
+        self.bn.bias.requires_grad_(False)
+        self.classifier = nn.Linear(width, classes, bias=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.embed(x)
+        return features, self.classifier(self.bn(features))
+
+
+def state(arrays: np.lib.npyio.NpzFile, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files if name.startswith(prefix)}
+
+
+def network_from(tensors: dict[str, torch.Tensor]) -> TinyNetwork:
+    width, inputs = tensors["embed.weight"].shape
+    network = TinyNetwork(inputs, width, len(tensors["classifier.weight"])).double()
+    network.load_state_dict(tensors)
+    return network.train()
+
+
+def adam(networks: list[nn.Module], lr: float, decay: float) -> torch.optim.Adam:
+    return torch.optim.Adam([p for n in networks for p in n.parameters() if p.requires_grad], lr=lr, weight_decay=decay)
+
+
+def assert_same_state(network: nn.Module, expected: dict[str, torch.Tensor]) -> None:
+    for name, tensor in network.state_dict().items():
+        error = (tensor.double() - expected[name].double()).norm() / expected[name].double().norm().clamp(min=1e-12)
+        assert error < 1e-7, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("case", sorted({name.split("_")[0] for name in STEPS.files}))
+def test_mmt_steps_equal_the_authors(case: str) -> None:
+    networks = [network_from(state(STEPS, f"{case}_init_network{i}.")) for i in (1, 2)]
+    means = [copy.deepcopy(network) for network in networks]
+    soft_ce, soft_tri, alpha, lr, decay, _ = STEPS[f"{case}_settings"].tolist()
+    optimizer = adam(networks, lr, decay)
+    batches = (torch.from_numpy(STEPS[f"{case}_{name}"]) for name in ("view1", "view2", "labels"))
+    for step, (view1, view2, labels) in enumerate(zip(*batches)):
+        mmt_step(
+            networks,
+            means,
+            optimizer,
+            (view1, view2),
+            labels.long(),
+            soft_ce_weight=soft_ce,
+            soft_tri_weight=soft_tri,
+            alpha=alpha,
+            step=step,
+        )
+    for i in (0, 1):
+        assert_same_state(networks[i], state(STEPS, f"{case}_final_network{i + 1}."))
+        assert_same_state(means[i], state(STEPS, f"{case}_final_mean{i + 1}."))
+
+
+def test_source_steps_equal_the_authors() -> None:
+    network = network_from(state(SOURCE, "init."))
+    optimizer = adam([network], 3.5e-4, 5e-4)
+    arrays = (torch.from_numpy(SOURCE[name]) for name in ("source", "labels", "target"))
+    for source, labels, target in zip(*arrays):
+        source_step(network, optimizer, source, labels.long(), target)
+    assert_same_state(network, state(SOURCE, "final."))
+
+
+def test_learning_rate_schedule_equals_the_authors() -> None:
+    settings = make_settings("paper")
+    ours = [learning_rate(settings, epoch) for epoch in range(settings.source_epochs)]
+    np.testing.assert_allclose(ours, SOURCE["learning_rate_by_epoch"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.999])
+def test_mean_network_follows_the_formula(alpha: float) -> None:
+    torch.manual_seed(0)
+    network, mean = TinyNetwork(), TinyNetwork()
+    expected = mean.embed.weight.detach().clone()
+    statistics = mean.bn.running_mean.clone()
+    network.bn.running_mean += 1
+    for step in range(5):
+        network.embed.weight.data.add_(torch.randn_like(network.embed.weight))
+        momentum = min(1 - 1 / (step + 1), alpha)
+        expected = momentum * expected + (1 - momentum) * network.embed.weight.detach()
+        update_mean_network(mean, network, alpha, step)
+        torch.testing.assert_close(mean.embed.weight.detach(), expected)
+    assert torch.equal(mean.bn.running_mean, statistics), "the mean network's batch norm keeps its own statistics"
+
+
+def tiny_pair() -> tuple[list[nn.Module], list[nn.Module], list[torch.Tensor], torch.Tensor]:
+    torch.manual_seed(1)
+    networks = [TinyNetwork().train() for _ in range(2)]
+    views = [torch.randn(16, 12) for _ in range(2)]
+    return networks, [copy.deepcopy(n) for n in networks], views, torch.arange(16) % 6
+
+
+@pytest.mark.parametrize("teacher", ["other mean", "own mean", "other network"])
+def test_each_teacher_teaches_what_its_name_says(teacher: str) -> None:
+    networks, means, views, pids = tiny_pair()
+    with torch.no_grad():  # means that differ from their networks
+        for mean in means:
+            mean.embed.weight.mul_(1.5)
+    sources = copy.deepcopy({"other mean": means[::-1], "own mean": means, "other network": networks[::-1]}[teacher])
+    seen = views if teacher == "own mean" else views[::-1]
+    students = copy.deepcopy(networks)
+    expected = 0.0
+    for student, view, source, source_view in zip(students, views, sources, seen):
+        expected -= (source(source_view)[1].softmax(1) * student(view)[1].log_softmax(1)).sum(1).mean().item()
+    weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8}
+    parts = mmt_step(networks, means, adam(networks, 1e-3, 0), views, pids, **weights, alpha=0.9, step=0, teacher=teacher)
+    assert parts["soft_ce"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_switch_parts_off_and_scale_the_rest() -> None:
+    networks, means, views, pids = tiny_pair()
+    options = {"alpha": 0.9, "step": 0}
+    parts = mmt_step(networks, means, adam(networks, 0.0, 0), views, pids, soft_ce_weight=1, soft_tri_weight=0, **options)
+    assert parts["hard_ce"] == 0 and parts["soft_triplet"] == 0
+    assert parts["loss"].item() == pytest.approx(float(parts["soft_ce"] + parts["hard_triplet"]), rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    networks, means, views, pids = tiny_pair()
+    views[0][3, 2] = torch.inf
+    before = copy.deepcopy(networks[1].embed.weight)
+    with pytest.raises(FloatingPointError, match="hard_ce = nan.*learning rate"):
+        mmt_step(networks, means, adam(networks, 1, 0), views, pids, soft_ce_weight=0.5, soft_tri_weight=0.8, alpha=0.9, step=1)
+    assert torch.equal(networks[1].embed.weight, before)
+
+
+def test_co_teaching_learns_from_what_the_other_network_finds_easy() -> None:
+    networks, _, views, pids = tiny_pair()
+    students = copy.deepcopy(networks)
+    losses = [nn.functional.cross_entropy(n(v)[1], pids, label_smoothing=0.1, reduction="none") for n, v in zip(students, views)]
+    easy = [loss.argsort()[:12] for loss in losses]
+    expected = (losses[0][easy[1]].mean() + losses[1][easy[0]].mean()).item()
+    parts = co_teaching_step(networks, adam(networks, 0.0, 0), views, pids, keep=0.75)
+    assert parts["hard_ce"].item() == pytest.approx(expected, rel=1e-5)
+    own_choice = (losses[0][easy[0]].mean() + losses[1][easy[1]].mean()).item()
+    assert abs(parts["hard_ce"].item() - own_choice) > 1e-2
