@@ -95,6 +95,7 @@ def pretrain(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
     labels = torch.as_tensor(pids, device=device)
+    look = settings.replace(erasing=0.0)  # as the authors have it: erasing belongs to adaptation
     for epoch in range(len(history), settings.source_epochs):
         stages = _Stages()
         with stages("train"):
@@ -111,9 +112,9 @@ def pretrain(
                     source_step(
                         network,
                         optimizer,
-                        _view(settings, task.source.images[batch], views),
+                        _view(look, task.source.images[batch], views),
                         labels[batch],
-                        _view(settings, task.target.images[other], views),
+                        _view(look, task.target.images[other], views),
                         label_smoothing=settings.label_smoothing,
                         autocast=_autocast(settings, device),
                     )

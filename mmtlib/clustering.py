@@ -41,6 +41,8 @@ def kmeans(features, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarr
     points = as_features(features).float()
     if not 1 <= num_clusters <= len(points):
         raise InputError(f"num_clusters = {num_clusters}: expected 1 … {len(points)}, the number of images")
+    if num_clusters == len(points):
+        return np.arange(len(points)), points.cpu().numpy().copy()
     centers = points[_plus_plus(_principal(points, seed), num_clusters, seed)]
     iterate = _iterate_faiss if _faiss_serves(points) else _iterate_torch
     labels, distances = iterate(points, centers, seed)
@@ -207,7 +209,6 @@ def _iterate_faiss(points: torch.Tensor, centers: torch.Tensor, seed: int) -> tu
     array, start = points.cpu().numpy(), centers.cpu().numpy()
     run = faiss.Kmeans(array.shape[1], len(start), niter=5, seed=seed % 2**31, gpu=points.is_cuda,
                        min_points_per_centroid=1, max_points_per_centroid=len(array))  # no sub-sampling
-    inertia = np.inf
     for _ in range(MAX_ITERATIONS // 5):
         run.train(array, init_centroids=start)
         start = run.centroids

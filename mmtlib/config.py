@@ -93,7 +93,7 @@ class Settings:
     width: int = 32
     flip: bool = True
     padding: int = 3  # pixels on each side before a random crop
-    erasing: float = 0.0  # probability of random erasing
+    erasing: float = 0.0  # probability of random erasing (in adaptation)
     # networks
     backbone: str = "small"
     gain: float = 3.0  # constant on the pooled feature (small network only)
@@ -168,7 +168,7 @@ class Settings:
 
 # What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
 SOURCE_SETTINGS = (
-    "source target world_seed world_scale gap height width flip padding erasing backbone gain imagenet bn_group "
+    "source target world_seed world_scale gap height width flip padding backbone gain imagenet bn_group "
     "precision num_ids num_instances source_epochs source_iterations source_lr source_warmup source_milestones "
     "weight_decay label_smoothing"
 ).split()

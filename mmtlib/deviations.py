@@ -53,10 +53,6 @@ DEVIATIONS: tuple[Deviation, ...] = (
         _is("erasing", 0.0),
     ),
     Deviation(
-        "Random erasing also in source pre-training; the authors erase in adaptation only.",
-        _not("erasing", 0.0),
-    ),
-    Deviation(
         "The two networks start from different random weights and share no feature space: clustering sees their "
         "features side by side, and each gets the centres of its own; the authors' networks share ImageNet's start, "
         "and their features are averaged.",

@@ -27,7 +27,7 @@ from filelock import FileLock
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmtlib import pedestrians, worlds
+from mmtlib import pedestrians
 from mmtlib.adaptation import Images, Progress, Task, adapt, pretrain, score
 from mmtlib.batches import load_images
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, SOURCE_SETTINGS, InputError, Settings, config_hash
@@ -251,14 +251,7 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
 
 def generate_world(domain: str, settings: Settings) -> Path:
     """The folder of an embedded domain as the settings want it."""
-    return pedestrians.generate(
-        domain,
-        home() / "data" / "pedestrians",
-        seed=settings.world_seed,
-        size=(settings.height, settings.width),
-        scale=settings.world_scale,
-        gap=None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
-    )
+    return pedestrians.generate(domain, home() / "data" / "pedestrians", **_world_options(domain, settings))
 
 
 def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
@@ -301,11 +294,22 @@ def _load_split(dataset: ReIDDataset, split: Split, height: int, width: int, dev
 
 
 def _data_keys(settings: Settings) -> list[str]:
-    """What stands for the data in a hash: the embedded world's version, or a folder's fingerprint."""
+    """What stands for the data in a hash: everything that decides an embedded domain's pixels, or a folder's files."""
     return [
-        f"pedestrians {worlds.VERSION}" if name in EMBEDDED_DOMAINS else open_dataset(name, settings).fingerprint()
+        config_hash(pedestrians.world(name, **_world_options(name, settings)).record())
+        if name in EMBEDDED_DOMAINS
+        else open_dataset(name, settings).fingerprint()
         for name in (settings.source, settings.target)
     ]
+
+
+def _world_options(domain: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "seed": settings.world_seed,
+        "size": (settings.height, settings.width),
+        "scale": settings.world_scale,
+        "gap": None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
+    }
 
 
 @contextmanager

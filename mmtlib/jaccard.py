@@ -168,7 +168,8 @@ def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size,
                 d = distances[i, place[j]]
             else:
                 d = _squared_distance(features[i], features[j])
-            weight = np.float32(np.exp(-((d / scale) ** power)))
+            relative = np.float64(d / scale)
+            weight = np.float32(np.exp(-relative if power == 1 else -relative * relative))
             out_data[t] = weight
             total += weight
         out_data[begin:end] /= total

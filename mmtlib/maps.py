@@ -39,7 +39,9 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
 
     start = "pca" if init is None else np.asarray(init, dtype=np.float32)
     neighbours = min(15, len(features) - 1)
-    model = umap.UMAP(n_neighbors=neighbours, min_dist=0.2, init=start, random_state=seed, n_jobs=1)
+    model = umap.UMAP(
+        n_neighbors=neighbours, min_dist=0.2, init=start, random_state=seed, n_jobs=1, n_epochs=200
+    )
     return model.fit_transform(features)
 
 

@@ -31,9 +31,9 @@ from tqdm import tqdm
 
 from mmtlib.config import InputError
 from mmtlib.files import write_atomic
-from mmtlib.knobs import DEFAULT_GAP, DOMAINS, SCALES
-from mmtlib.population import OCCLUDERS, VIEWS
-from mmtlib.worlds import World, junk, picture, pictures, render, shot_of, world
+from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, SCALES
+from mmtlib.world.population import OCCLUDERS, VIEWS
+from mmtlib.world.worlds import World, junk, picture, pictures, render, shot_of, world
 
 __all__ = ["DOMAINS", "OCCLUDERS", "SCALES", "VIEWS", "World", "contact_sheet", "generate", "render", "world"]
 

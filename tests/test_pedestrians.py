@@ -19,10 +19,10 @@ from PIL import Image
 
 from mmtlib import pedestrians
 from mmtlib.config import InputError
-from mmtlib.knobs import DEFAULT_GAP, DOMAINS, FAR, SCALES, Knobs, domain_knobs
+from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, FAR, SCALES, Knobs, domain_knobs
 from mmtlib.pedestrians import FOLDERS, contact_sheet, generate, render, world
-from mmtlib.population import COLOURS
-from mmtlib.worlds import pictures, shot_of
+from mmtlib.world.population import COLOURS
+from mmtlib.world.worlds import pictures, shot_of
 
 NAME = re.compile(r"(-1|\d{4})_c(\d+)s(\d)_(\d{6})_(\d\d)\.jpg")
 

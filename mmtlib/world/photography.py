@@ -11,11 +11,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmtlib.drawing import Pen
-from mmtlib.knobs import Knobs
-from mmtlib.population import CAMERA, IMAGE, Person, Shot, generator
-from mmtlib.scenery import draw_occluder, panorama
-from mmtlib.walking import draw_person
+from mmtlib.world.drawing import Pen
+from mmtlib.world.knobs import Knobs
+from mmtlib.world.population import CAMERA, IMAGE, Person, Shot, generator
+from mmtlib.world.scenery import draw_occluder, panorama
+from mmtlib.world.walking import draw_person
 
 # Whole-number normal noise: quantiles of N(0, 1) x 256 at 1/512, 3/512, ... (an integer table is the same everywhere).
 _QUANTILES = (

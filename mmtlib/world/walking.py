@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mmtlib.drawing import Pen, Point, draw_arm, draw_handbag, draw_head, draw_leg, draw_shoe, shade
-from mmtlib.population import Person
+from mmtlib.world.drawing import Pen, Point, draw_arm, draw_handbag, draw_head, draw_leg, draw_shoe, shade
+from mmtlib.world.population import Person
 
 
 def draw_person(pen: Pen, who: Person, view: str, phase: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmtlib.knobs import DOMAINS, Census, Knobs
+from mmtlib.world.knobs import DOMAINS, Census, Knobs
 
 VIEWS = ("front", "back", "left", "right")
 OCCLUDERS = ("pole", "pedestrian", "bush", "bench", "car")

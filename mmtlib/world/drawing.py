@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from mmtlib.population import Person
+from mmtlib.world.population import Person
 
 RGB = tuple[int, int, int]
 Point = tuple[float, float]

@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmtlib.drawing import Pen, shade
-from mmtlib.population import PLACE, generator
+from mmtlib.world.drawing import Pen, shade
+from mmtlib.world.population import PLACE, generator
 
 # Wall, ground and their colours for the cameras of each domain, in turn (later rounds draw other colours).
 PLACES = {
