@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from mmtlib.config import Settings, make_settings, parse_override
-from mmtlib.experiments import hardware, home, versions
+from mmtlib.experiments import hardware, versions
 from mmtlib.files import write_json
 from mmtlib.scheduling import run_all
+from mmtlib.tasks import home
 
 WORLD_SEED = 7
 SEEDS = (101, 102)
@@ -26,7 +27,9 @@ RATES = (5e-4, 1e-3, 2e-3)
 
 def main() -> None:
     """Train the grid (what exists is not repeated), print the table, write the result file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=home() / "runs" / "development")
     parser.add_argument("--results", type=Path, default=home() / "results" / "choose_settings.json")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -49,7 +52,11 @@ def main() -> None:
         print(f"{method:26} lr {lr:7.0e}   mAP {mean(values):5.1f} ± {stdev(values):4.1f}   {values}")
     chosen = {m: max((r for r in rows if r["method"] == m), key=lambda r: r["mean"])["lr"] for m in METHODS}
     print("chosen:", chosen)
-    record = {"command": "python benchmarks/choose_settings.py", "changes": options.set, "world_seed": WORLD_SEED}
+    record = {
+        "command": "python benchmarks/choose_settings.py",
+        "changes": options.set,
+        "world_seed": WORLD_SEED,
+    }
     record |= {"seeds": SEEDS, "rows": rows, "chosen": chosen, "hardware": hardware(), "versions": versions()}
     write_json(options.results, record | {"finished": folders[-1].result["finished"]})
 

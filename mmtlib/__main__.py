@@ -22,16 +22,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
         print(f"mmt: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(
+            f"mmt: {error}: the environment is not complete, or torch and torchvision do not fit: make install",
+            file=sys.stderr,
+        )
+        return 1
     except (RuntimeError, FloatingPointError, OSError) as error:
         print(f"mmt: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mmt: stopped; finished epochs are kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "mmt: stopped; finished epochs are kept, and the same command goes on from there", file=sys.stderr
+        )
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce.")
+    parser = argparse.ArgumentParser(
+        prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
+    )
     parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -41,31 +51,49 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     adapt = commands.add_parser("adapt", help="one run: pre-train on the source, adapt to the target, score")
-    adapt.add_argument("--source", required=True, metavar="S", help="an embedded domain (plaza, station, city) or a folder")
+    adapt.add_argument(
+        "--source", required=True, metavar="S", help="an embedded domain (plaza, station, city) or a folder"
+    )
     adapt.add_argument("--target", required=True, metavar="T", help="likewise")
-    adapt.add_argument("--method", default="mmt", metavar="M", help=f"one of {', '.join(METHODS)} (default: mmt)")
+    adapt.add_argument(
+        "--method", default="mmt", metavar="M", help=f"one of {', '.join(METHODS)} (default: mmt)"
+    )
     adapt.add_argument("--seed", type=int, default=1, metavar="N")
     _add_profile(adapt)
-    adapt.add_argument("--out", type=Path, required=True, help="folder of the runs; runs that exist there are not repeated")
-    adapt.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
+    adapt.add_argument(
+        "--out", type=Path, required=True, help="folder of the runs; runs that exist there are not repeated"
+    )
+    adapt.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
+    )
     adapt.set_defaults(command=_adapt)
 
-    evaluate = commands.add_parser("evaluate", help="mAP and CMC of a network file on a data set's test images")
+    evaluate = commands.add_parser(
+        "evaluate", help="mAP and CMC of a network file on a data set's test images"
+    )
     evaluate.add_argument("checkpoint", type=Path, help="a network_1.safetensors of a run")
     evaluate.add_argument("--data", required=True, help="an embedded domain or a folder")
-    evaluate.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)")
+    evaluate.add_argument(
+        "--rerank", action="store_true", help="k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"
+    )
     _add_profile(evaluate)
-    evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    evaluate.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+    )
     evaluate.set_defaults(command=_evaluate)
 
-    report = commands.add_parser("report", help="results.json and report.html from the finished runs of a folder")
+    report = commands.add_parser(
+        "report", help="results.json and report.html from the finished runs of a folder"
+    )
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
     return parser
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="quick", metavar="P", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    parser.add_argument(
+        "--profile", default="quick", metavar="P", help=f"one of {', '.join(PROFILES)} (default: quick)"
+    )
 
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -76,9 +104,10 @@ def _run(options: argparse.Namespace) -> int:
     make_settings(options.profile)  # refuses an unknown profile before anything else is imported
     from mmtlib import lessons, reproduction
     from mmtlib.scheduling import run_all
+    from mmtlib.tasks import home
 
     start = time.monotonic()
-    out = (options.out or lessons.home() / "runs" / options.profile).absolute()
+    out = (options.out or home() / "runs" / options.profile).absolute()
     _say(f"1/3 training: profile {options.profile}, results in {out}")
     run_all(lessons.suite(options.profile), out, profile=options.profile)
     _say("2/3 notebooks")
@@ -106,7 +135,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     settings = make_settings(options.profile, **_overrides(options.set))
-    from mmtlib.experiments import evaluate_file
+    from mmtlib.tasks import evaluate_file
 
     scores = evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)
     print(" ".join(f"{name} {value:.1f}" for name, value in scores.items()))

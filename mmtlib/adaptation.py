@@ -7,54 +7,21 @@ a crash or in another process, draws the same numbers, and a checkpoint needs no
 from __future__ import annotations
 
 import copy
-import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mmtlib import clustering, label_noise, retrieval
-from mmtlib.batches import augment, identity_batches, normalise
+from mmtlib import clustering, label_noise
+from mmtlib.batches import identity_batches
 from mmtlib.config import METHODS, InputError, Settings
+from mmtlib.epochs import Checkpoints, Meter, Progress, Stages, adam, augmented_view, stream_seed
+from mmtlib.evaluation import Images, Task, autocast, extract, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
-
-Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
-
-
-@dataclass(frozen=True)
-class Images:
-    """A decoded split on the training device: uint8 images (N, 3, H, W) with identities and cameras (N)."""
-
-    images: Tensor
-    pids: np.ndarray
-    camids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Task:
-    """The data of one task. Target identities serve the scores and measures (and `supervised`), nothing else."""
-
-    source: Images
-    target: Images
-    query: Images
-    gallery: Images
-
-
-class Checkpoints(Protocol):
-    """Where a loop keeps what it needs to go on (`experiments.RunFolder`)."""
-
-    def load(self) -> tuple[dict[str, Any], list[dict]] | None:
-        """The last whole state and the history up to it, or None."""
-
-    def save(self, state: dict[str, Any], history: list[dict], arrays: dict[str, np.ndarray]) -> None:
-        """Keep the state after an epoch, the history so far, and the epoch's arrays."""
 
 
 def pretrain(
@@ -82,13 +49,13 @@ def pretrain(
     network = build_network(
         settings.backbone,
         int(pids.max()) + 1,
-        seed=_seed(settings.seed, "weights", index),
+        seed=stream_seed(settings.seed, "weights", index),
         gain=settings.gain if settings.backbone == "small" else None,
         bn_group=settings.bn_group or None,
         imagenet=settings.imagenet or None,
     )
     network = network.to(device).train()
-    optimizer = _adam([network], settings.source_lr, settings.weight_decay)
+    optimizer = adam([network], settings.source_lr, settings.weight_decay)
     history: list[dict] = []
     if saved := checkpoints.load():
         state, history = saved
@@ -97,26 +64,28 @@ def pretrain(
     labels = torch.as_tensor(pids, device=device)
     look = settings.replace(erasing=0.0)  # as the authors have it: erasing belongs to adaptation
     for epoch in range(len(history), settings.source_epochs):
-        stages = _Stages()
+        stages = Stages()
         with stages("train"):
-            rng = np.random.default_rng(_seed(settings.seed, "source", index, epoch))
+            rng = np.random.default_rng(stream_seed(settings.seed, "source", index, epoch))
             shape = (settings.source_iterations, settings.num_ids, settings.num_instances)
             batches = identity_batches(pids, task.source.camids, *shape, rng)
             others = rng.integers(len(task.target.pids), size=batches.shape)
-            views = torch.Generator().manual_seed(_seed(settings.seed, "source views", index, epoch))
+            views = torch.Generator().manual_seed(stream_seed(settings.seed, "source views", index, epoch))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch)
-            meter = _Meter()
-            for batch, other in zip(torch.from_numpy(batches).to(device), torch.from_numpy(others).to(device)):
+            meter = Meter()
+            for batch, other in zip(
+                torch.from_numpy(batches).to(device), torch.from_numpy(others).to(device)
+            ):
                 meter.add(
                     source_step(
                         network,
                         optimizer,
-                        _view(look, task.source.images[batch], views),
+                        augmented_view(look, task.source.images[batch], views),
                         labels[batch],
-                        _view(look, task.target.images[other], views),
+                        augmented_view(look, task.target.images[other], views),
                         label_smoothing=settings.label_smoothing,
-                        autocast=_autocast(settings, device),
+                        autocast=autocast(settings, device),
                     )
                 )
         lr = learning_rate(settings, epoch)
@@ -127,7 +96,11 @@ def pretrain(
 
 
 def adapt(
-    settings: Settings, networks: Sequence[nn.Module], task: Task, checkpoints: Checkpoints, progress: Progress
+    settings: Settings,
+    networks: Sequence[nn.Module],
+    task: Task,
+    checkpoints: Checkpoints,
+    progress: Progress,
 ) -> tuple[list[nn.Module], list[dict]]:
     """Adapt pre-trained networks to the target by one method of the table.
 
@@ -157,7 +130,9 @@ def adapt(
     means = [copy.deepcopy(network) for network in networks] if method.means else []
     used = means or networks
     history: list[dict] = []
-    memory: dict[str, Any] = {}  # what the clustering of later epochs takes over from the first (DBSCAN's eps)
+    memory: dict[
+        str, Any
+    ] = {}  # what the clustering of later epochs takes over from the first (DBSCAN's eps)
     if saved := checkpoints.load():
         state, history = saved
         memory = state["memory"]
@@ -165,17 +140,21 @@ def adapt(
             network.set_classifier(tensors["classifier.weight"])
             network.load_state_dict(tensors)
     if method.labels == "none":
-        return used, history or [{"epoch": 0, "seconds": {}, **score(settings, used[0], task.query, task.gallery)}]
+        return used, history or [
+            {"epoch": 0, "seconds": {}, **score(settings, used[0], task.query, task.gallery)}
+        ]
     features = extract(settings, used, task.target.images)
     for epoch in range(len(history), settings.epochs):
-        stages = _Stages()
+        stages = Stages()
         with stages("cluster"):
             labels = pseudo_labels(settings, epoch, features, task.target, memory)
         with stages("train"):
             losses = _train_epoch(settings, epoch, networks, means, features, labels, task.target)
         with stages("extract"):
             features = extract(settings, used, task.target.images)
-            predicted = (features[0] @ used[0].classifier.weight.detach().float().cpu().numpy().T).argmax(axis=1)
+            predicted = (features[0] @ used[0].classifier.weight.detach().float().cpu().numpy().T).argmax(
+                axis=1
+            )
         with stages("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses}
             record["label_quality"] = label_noise.label_quality(labels, task.target.pids)
@@ -212,7 +191,7 @@ def pseudo_labels(
     if method.labels == "identities":
         return np.unique(target.pids, return_inverse=True)[1]
     joined = features[0] if len(features) == 1 else _join(settings, features)
-    seed = _seed(settings.seed, "clusters", epoch)
+    seed = stream_seed(settings.seed, "clusters", epoch)
     if method.clustering == "kmeans":
         labels, _ = clustering.kmeans(joined, settings.clusters, seed)
     else:
@@ -222,11 +201,11 @@ def pseudo_labels(
         labels = clustering.dbscan_labels(similarity, memory["eps"], settings.min_samples)
     if labels.max() < 1:
         raise InputError(
-            f"clustering {len(labels)} images gave {int(labels.max()) + 1} cluster(s) in epoch {epoch + 1}, at least 2 are "
-            "needed: with DBSCAN lower min_samples or raise rho, with k-means raise clusters"
+            f"clustering {len(labels)} images gave {int(labels.max()) + 1} cluster(s) in epoch {epoch + 1}, "
+            "at least 2 are needed: with DBSCAN lower min_samples or raise rho, with k-means raise clusters"
         )
     if settings.noise_rate:
-        rng = np.random.default_rng(_seed(settings.seed, "noise", epoch))
+        rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
         labels = label_noise.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
     return labels
 
@@ -237,7 +216,11 @@ def _join(settings: Settings, features: Sequence[np.ndarray]) -> np.ndarray:
     Networks from different random starts share no feature space: their features are put side by side. The authors'
     networks share ImageNet's start, and their features are averaged.
     """
-    joined = np.concatenate(features, axis=1) if settings.cluster_features == "concat" else np.mean(features, axis=0)
+    joined = (
+        np.concatenate(features, axis=1)
+        if settings.cluster_features == "concat"
+        else np.mean(features, axis=0)
+    )
     return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
@@ -258,20 +241,25 @@ def _train_epoch(
         weights = clustering.classifier_weights(features[i] if shared is None else shared, labels)
         for each in [network, *means[i : i + 1]]:
             each.set_classifier(torch.from_numpy(weights))
-    optimizer = _adam(networks, settings.lr, settings.weight_decay)
-    rng = np.random.default_rng(_seed(settings.seed, "batches", epoch))
+    optimizer = adam(networks, settings.lr, settings.weight_decay)
+    rng = np.random.default_rng(stream_seed(settings.seed, "batches", epoch))
     shape = (settings.iterations, settings.num_ids, settings.num_instances)
     batches = torch.from_numpy(identity_batches(labels, target.camids, *shape, rng)).to(device)
     pids = torch.as_tensor(labels, device=device)
-    generator = torch.Generator().manual_seed(_seed(settings.seed, "views", epoch))
-    options: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "autocast": _autocast(settings, device)}
+    generator = torch.Generator().manual_seed(stream_seed(settings.seed, "views", epoch))
+    options: dict[str, Any] = {
+        "label_smoothing": settings.label_smoothing,
+        "autocast": autocast(settings, device),
+    }
     soft_ce = settings.soft_ce_weight if method.soft_ce == "setting" else method.soft_ce
     soft_tri = settings.soft_triplet_weight if method.soft_triplet == "setting" else method.soft_triplet
-    keep = 1 - settings.forget_rate * min(1.0, epoch / max(1, settings.epochs // 2))  # Han 2018: R(T), linear ramp
-    meter = _Meter()
+    keep = 1 - settings.forget_rate * min(
+        1.0, epoch / max(1, settings.epochs // 2)
+    )  # Han 2018: R(T), linear ramp
+    meter = Meter()
     for step, batch in enumerate(batches):
         images = target.images[batch]
-        views = [_view(settings, images, generator) for _ in networks]
+        views = [augmented_view(settings, images, generator) for _ in networks]
         if method.small_loss:
             parts = co_teaching_step(networks, optimizer, views, pids[batch], keep=keep, **options)
         else:
@@ -290,100 +278,3 @@ def _train_epoch(
             )
         meter.add(parts)
     return meter.means()
-
-
-@torch.inference_mode()
-def extract(settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256) -> list[np.ndarray]:
-    """Embeddings of all images by each network, in one pass over the images.
-
-    Args:
-        settings: Names the precision.
-        networks: Left in the mode in which they came.
-        images: uint8, (N, 3, H, W).
-        batch: Images per forward pass; no result depends on it.
-
-    Returns:
-        One float32 array (N, D) of unit rows per network.
-    """
-    modes = [network.training for network in networks]
-    out: list[list[Tensor]] = [[] for _ in networks]
-    for network in networks:
-        network.eval()
-    for chunk in images.split(batch):
-        view = normalise(chunk).contiguous(memory_format=torch.channels_last)
-        with _autocast(settings, images.device):
-            for rows, network in zip(out, networks):
-                rows.append(network(view).float())
-    for network, mode in zip(networks, modes):
-        network.train(mode)
-    return [torch.cat(rows).cpu().numpy() for rows in out]
-
-
-def score(
-    settings: Settings, network: nn.Module, query: Images, gallery: Images, *, rerank: bool = False
-) -> dict[str, float]:
-    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances."""
-    features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
-    ids = (query.pids, gallery.pids, query.camids, gallery.camids)
-    if rerank:
-        scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
-    else:
-        scores = retrieval.evaluate_retrieval(*features, *ids)
-    ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}
-    return {"mAP": 100 * float(scores.mean_ap), **ranks}
-
-
-def _adam(networks: Sequence[nn.Module], lr: float, weight_decay: float) -> torch.optim.Adam:
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-
-
-def _view(settings: Settings, images: Tensor, generator: torch.Generator) -> Tensor:
-    """One augmented view of a uint8 batch, channels last."""
-    options = {"flip": settings.flip, "padding": settings.padding, "erasing": settings.erasing}
-    return augment(images, generator, **options).contiguous(memory_format=torch.channels_last)
-
-
-def _autocast(settings: Settings, device: torch.device) -> AbstractContextManager:
-    """bfloat16 where it was asked for, or where it is left to us and the hardware has it."""
-    if settings.precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    else:
-        native = settings.precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
-
-
-def _seed(seed: int, *names: str | int) -> int:
-    """A seed for one named stream of random numbers."""
-    return zlib.crc32(repr((seed, *names)).encode()) 
-
-
-@dataclass
-class _Stages:
-    """Seconds per named stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-class _Meter:
-    """Means of named tensors over an epoch, summed on their device (one transfer at the end)."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        self.count += 1
-        for name, value in parts.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-
-    def means(self) -> dict[str, float]:
-        return {name: float(value) / self.count for name, value in self.sums.items()}

@@ -15,13 +15,16 @@ from mmtlib.neighbours import BLOCK_BYTES, as_features
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # k-means stops when an iteration lowers the inertia by less than this share
+RESTART_BUDGET = (
+    10**8
+)  # N · K · D up to which k-means starts again and keeps the best: small sets have bad local minima
 SEEDING_DIMENSIONS = 256  # k-means++ looks at this many principal directions of the features
 
 
 def kmeans(features, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """k-means on all features, started from greedy k-means++ seeds.
 
-    The iterations are faiss's where it is installed (on a GPU: where faiss-gpu is), else the same ones in torch.
+    Small sets are started up to five times and the best result kept. The iterations are faiss's where it is installed (on a GPU: where faiss-gpu is), else the same ones in torch.
 
     Args:
         features: (N, D) array or tensor; with a CUDA tensor all work is done on that GPU.
@@ -43,15 +46,19 @@ def kmeans(features, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarr
         raise InputError(f"num_clusters = {num_clusters}: expected 1 … {len(points)}, the number of images")
     if num_clusters == len(points):
         return np.arange(len(points)), points.cpu().numpy().copy()
-    centers = points[_plus_plus(_principal(points, seed), num_clusters, seed)]
+    rng = np.random.default_rng(seed)
+    directions = _principal(points, rng)
     iterate = _iterate_faiss if _faiss_serves(points) else _iterate_torch
-    labels, distances = iterate(points, centers, seed)
+    starts = int(np.clip(RESTART_BUDGET // (points.numel() * num_clusters), 1, 5))
+    found = [iterate(points, points[_plus_plus(directions, num_clusters, rng)]) for _ in range(starts)]
+    labels, distances = min(found, key=lambda clusters: clusters[1].sum(dtype=np.float64))
     labels = _fill_empty(labels, distances, num_clusters)
     return labels, _label_means(points, labels, num_clusters).cpu().numpy()
 
 
-def dbscan(features, eps: float | None = None, min_samples: int = 4, k1: int = 20, k2: int = 6,
-           rho: float = 1.6e-3) -> np.ndarray:
+def dbscan(
+    features, eps: float | None = None, min_samples: int = 4, k1: int = 20, k2: int = 6, rho: float = 1.6e-3
+) -> np.ndarray:
     """DBSCAN on the k-reciprocal Jaccard distance.
 
     To fix `eps` in the first epoch, as the authors do, call `jaccard_similarity`, `dbscan_eps` and `dbscan_labels`.
@@ -98,8 +105,10 @@ def dbscan_eps(similarity: sparse.csr_array, rho: float = 1.6e-3) -> float:
     near = np.partition(distances, taken - 1)[:taken] if taken < len(distances) else distances
     eps = (near.sum(dtype=np.float64) + max(0, taken - len(near))) / taken  # absent pairs are at distance 1
     if eps >= 1:
-        raise InputError("no two different images share a k-reciprocal neighbour, so there is no radius to choose: "
-                         "check the features, or use k-means")
+        raise InputError(
+            "no two different images share a k-reciprocal neighbour, so there is no radius to choose: "
+            "check the features, or use k-means"
+        )
     return float(eps)
 
 
@@ -141,16 +150,24 @@ def classifier_weights(features, labels) -> np.ndarray:
     points = as_features(features)
     labels = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
     if labels.shape != (len(points),) or labels.dtype.kind not in "iu":
-        raise InputError(f"labels: found {labels.dtype} in shape {labels.shape}, expected ({len(points)},) integers")
+        raise InputError(
+            f"labels: found {labels.dtype} in shape {labels.shape}, expected ({len(points)},) integers"
+        )
     used = np.unique(labels[labels >= 0])
     if len(used) == 0:
-        raise InputError("labels: all images are noise (−1), there is no cluster; raise eps or lower min_samples")
+        raise InputError(
+            "labels: all images are noise (−1), there is no cluster; raise eps or lower min_samples"
+        )
     if used[-1] != len(used) - 1:
-        raise InputError(f"labels: found {len(used)} labels up to {used[-1]}, expected 0 … K−1; call relabel first")
+        raise InputError(
+            f"labels: found {len(used)} labels up to {used[-1]}, expected 0 … K−1; call relabel first"
+        )
     means = _label_means(points, labels, len(used)).double()
     lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     if bool((lengths == 0).any()):
-        raise InputError(f"features: those of label {int(lengths.argmin())} cancel out, their mean has no direction")
+        raise InputError(
+            f"features: those of label {int(lengths.argmin())} cancel out, their mean has no direction"
+        )
     return (means / lengths).float().cpu().numpy()
 
 
@@ -161,20 +178,19 @@ def relabel(labels) -> np.ndarray:
     return np.where(labels >= 0, np.searchsorted(used, labels), -1).astype(np.int64)
 
 
-def _principal(points: torch.Tensor, seed: int) -> torch.Tensor:
+def _principal(points: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """The features along their main principal directions (N, ≤ 256): k-means++ there is as good and far cheaper."""
     if points.shape[1] <= 1.5 * SEEDING_DIMENSIONS or len(points) <= SEEDING_DIMENSIONS:
         return points
-    generator = torch.Generator().manual_seed(seed)
-    basis = torch.randn(points.shape[1], SEEDING_DIMENSIONS, generator=generator).to(points.device)
+    basis = rng.standard_normal((points.shape[1], SEEDING_DIMENSIONS), dtype=np.float32)
+    basis = torch.from_numpy(basis).to(points.device)
     for _ in range(2):  # power iterations
         basis = torch.linalg.qr(points.T @ (points @ basis)).Q
     return points @ basis
 
 
-def _plus_plus(points: torch.Tensor, num_clusters: int, seed: int) -> torch.Tensor:
+def _plus_plus(points: torch.Tensor, num_clusters: int, rng: np.random.Generator) -> torch.Tensor:
     """Greedy k-means++ (the best of 2 + log K candidates each time, as scikit-learn's): (K) indices of points."""
-    rng = np.random.default_rng(seed)
     norms = points.square().sum(1)
     trials = 2 + int(np.log(num_clusters))
     chosen = torch.tensor([int(rng.integers(len(points)))], device=points.device)
@@ -203,12 +219,18 @@ def _faiss_serves(points: torch.Tensor) -> bool:
     return not points.is_cuda or getattr(faiss, "get_num_gpus", lambda: 0)() > 0
 
 
-def _iterate_faiss(points: torch.Tensor, centers: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _iterate_faiss(points: torch.Tensor, centers: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     import faiss
 
     array, start = points.cpu().numpy(), centers.cpu().numpy()
-    run = faiss.Kmeans(array.shape[1], len(start), niter=5, seed=seed % 2**31, gpu=points.is_cuda,
-                       min_points_per_centroid=1, max_points_per_centroid=len(array))  # no sub-sampling
+    run = faiss.Kmeans(
+        array.shape[1],
+        len(start),
+        niter=5,
+        gpu=points.is_cuda,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(array),
+    )  # no sub-sampling
     for _ in range(MAX_ITERATIONS // 5):
         run.train(array, init_centroids=start)
         start = run.centroids
@@ -218,7 +240,7 @@ def _iterate_faiss(points: torch.Tensor, centers: torch.Tensor, seed: int) -> tu
     return labels[:, 0], distances[:, 0]
 
 
-def _iterate_torch(points: torch.Tensor, centers: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _iterate_torch(points: torch.Tensor, centers: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     inertia = np.inf
     for _ in range(MAX_ITERATIONS):
         labels, distances = _assign(points, centers)
@@ -266,7 +288,9 @@ def _label_means(points: torch.Tensor, labels: np.ndarray, num_clusters: int) ->
     device_labels = torch.as_tensor(labels, device=points.device)
     every = torch.arange(num_clusters, device=points.device)[:, None]
     for part, part_labels in zip(points.split(8192), device_labels.split(8192), strict=True):
-        sums += (every == part_labels).to(points.dtype) @ part  # a product, not atomic additions: deterministic
+        sums += (every == part_labels).to(
+            points.dtype
+        ) @ part  # a product, not atomic additions: deterministic
     return sums / torch.as_tensor(sizes, device=points.device)[:, None]
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-RUN_FORMAT = 1  # raised when the code changes what a finished run would contain: old caches are then not reused
+RUN_FORMAT = (
+    1  # raised when the code changes what a finished run would contain: old caches are then not reused
+)
 
 
 class InputError(ValueError):
@@ -62,7 +64,9 @@ METHODS: dict[str, Method] = {
     "mmt_dbscan": Method("MMT (DBSCAN)", clustering="dbscan"),
     "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
     "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
-    "mmt_without_soft_losses": Method("mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0),
+    "mmt_without_soft_losses": Method(
+        "mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0
+    ),
     "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
     "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),
     "mmt_without_means": Method("MMT without mean networks", means=False, teacher="other network"),
@@ -134,26 +138,33 @@ class Settings:
         """Refuse what could not run, before anything starts."""
         hints = typing.get_type_hints(Settings)
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name]))
+            object.__setattr__(
+                self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name])
+            )
         _one_of("method", self.method, METHODS)
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("cluster_features", self.cluster_features, ("concat", "average"))
         _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
         _one_of("backbone", self.backbone, ("small", "resnet50", "ibn-resnet50"))
-        positive = "height width num_ids source_epochs source_iterations source_lr epochs iterations lr min_samples k1 k2 gain"
+        positive = "height width gain source_epochs source_iterations source_lr epochs iterations lr min_samples k1 k2"
         for name in positive.split():
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        for name in "seed world_seed padding bn_group source_warmup weight_decay".split():
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in "flip erasing label_smoothing soft_ce_weight soft_triplet_weight forget_rate rho noise_rate".split():
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")
-        _require(self.gap == -1 or self.gap >= 0, "gap", self.gap, "0 or more, or -1 for each domain's own")
-        _require(0 <= self.alpha < 1, "alpha", self.alpha, "from 0 to below 1")
-        _require(self.num_ids >= 2, "num_ids", self.num_ids, "2 or more (a triplet needs a negative)")
-        _require(self.num_instances >= 2, "num_instances", self.num_instances, "2 or more (a triplet needs a positive)")
-        _require(self.clusters >= 2, "clusters", self.clusters, "2 or more")
+            self._need(getattr(self, name) > 0, name, "more than 0")
+        for name in ("seed", "world_seed", "padding", "bn_group", "source_warmup", "weight_decay"):
+            self._need(getattr(self, name) >= 0, name, "0 or more")
+        shares = "erasing label_smoothing soft_ce_weight soft_triplet_weight forget_rate rho noise_rate"
+        for name in shares.split():
+            self._need(0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
+        self._need(self.gap == -1 or self.gap >= 0, "gap", "0 or more, or -1 for each domain's own")
+        self._need(0 <= self.alpha < 1, "alpha", "from 0 to below 1")
+        self._need(self.num_ids >= 2, "num_ids", "2 or more (a triplet needs a negative)")
+        self._need(self.num_instances >= 2, "num_instances", "2 or more (a triplet needs a positive)")
+        self._need(self.clusters >= 2, "clusters", "2 or more")
         batch = self.num_ids * self.num_instances
-        _require(self.bn_group == 0 or batch % self.bn_group == 0, "bn_group", self.bn_group, f"a divisor of {batch}")
+        self._need(self.bn_group == 0 or batch % self.bn_group == 0, "bn_group", f"a divisor of {batch}")
+
+    def _need(self, condition: bool, name: str, expected: str) -> None:
+        if not condition:
+            raise InputError(f"setting {name}: expected {expected}, found {getattr(self, name)!r}")
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some settings changed; unknown names are refused."""
@@ -274,7 +285,9 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             return tuple(value)
         raise InputError(f"setting {name}: expected a list of whole numbers such as [6, 9], found {value!r}")
     if type(value) is not kind or (kind is float and not abs(value) < float("inf")):
-        raise InputError(f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})")
+        raise InputError(
+            f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})"
+        )
     return value
 
 
@@ -284,8 +297,3 @@ def _one_of(what: str, value: str, known: typing.Iterable[str]) -> None:
         near = get_close_matches(str(value), known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"unknown {what} {value!r}: {hint}known are {', '.join(known)}")
-
-
-def _require(condition: bool, name: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise InputError(f"setting {name}: expected {expected}, found {value!r}")

@@ -11,12 +11,8 @@ import importlib.metadata
 import io
 import os
 import platform
-import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,23 +23,14 @@ from filelock import FileLock
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmtlib import pedestrians
-from mmtlib.adaptation import Images, Progress, Task, adapt, pretrain, score
-from mmtlib.batches import load_images
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, SOURCE_SETTINGS, InputError, Settings, config_hash
-from mmtlib.datasets import ReIDDataset, Split, read_dataset
+from mmtlib.adaptation import adapt, pretrain
+from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
+from mmtlib.epochs import Progress
 from mmtlib.files import read_json, read_lines, write_atomic, write_json, write_lines
 from mmtlib.networks import load_network, save_network
+from mmtlib.tasks import data_keys, generate_world, home, load_task, open_dataset  # noqa: F401
 
 QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
-
-
-def home() -> Path:
-    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the checkout around the working folder, else it."""
-    if given := os.environ.get("MMTLIB_HOME"):
-        return Path(given)
-    here = Path.cwd()
-    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here)
 
 
 class RunFolder:
@@ -113,14 +100,14 @@ class RunFolder:
 def source_config(settings: Settings, index: int) -> dict[str, Any]:
     """What a pre-trained network depends on."""
     values = settings.to_dict()
-    return {"stage": "source", "index": index, "seed": settings.seed, "data": _data_keys(settings)} | {
+    return {"stage": "source", "index": index, "seed": settings.seed, "data": data_keys(settings)} | {
         name: values[name] for name in SOURCE_SETTINGS
     }
 
 
 def run_config(settings: Settings) -> dict[str, Any]:
     """What an adaptation run depends on."""
-    return {"stage": "adapt", "data": _data_keys(settings)} | settings.to_dict()
+    return {"stage": "adapt", "data": data_keys(settings)} | settings.to_dict()
 
 
 def source_folder(settings: Settings, index: int, out: Path) -> RunFolder:
@@ -151,12 +138,19 @@ def pretrained(settings: Settings, index: int, out: Path, progress: Progress | N
         if not folder.result:
             network, history = pretrain(settings, index, load_task(settings), folder, progress or _quiet)
             seconds = {"train": sum(r["seconds"]["train"] for r in history)}
-            result = {"config": config, "config_hash": config_hash(config), "epochs": len(history), "seconds": seconds}
+            result = {
+                "config": config,
+                "config_hash": config_hash(config),
+                "epochs": len(history),
+                "seconds": seconds,
+            }
             folder.finish([network], history, result | _provenance())
     return folder
 
 
-def run(settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom") -> RunFolder:
+def run(
+    settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom"
+) -> RunFolder:
     """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
 
     Args:
@@ -183,7 +177,9 @@ def run(settings: Settings, out: Path, progress: Progress | None = None, profile
     return folder
 
 
-def _result(settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]) -> dict[str, Any]:
+def _result(
+    settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]
+) -> dict[str, Any]:
     """The contract's result file. The scores are those of the last epoch."""
     last, config = history[-1], run_config(settings)
     seconds = {name: sum(r["seconds"].get(name, 0.0) for r in history) for name in last["seconds"]}
@@ -205,14 +201,28 @@ def _result(settings: Settings, profile: str, history: list[dict], sources: list
 
 
 def _provenance() -> dict[str, Any]:
-    return {"versions": versions(), "hardware": hardware(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "versions": versions(),
+        "hardware": hardware(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
-    for name in ("mmtlib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu", "pillow"):
+    for name in (
+        "mmtlib",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "faiss-cpu",
+        "faiss-gpu",
+        "pillow",
+    ):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -226,7 +236,11 @@ def hardware() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": model, "cores": usable_cores(), "gpu": gpu}
@@ -235,81 +249,6 @@ def hardware() -> dict[str, Any]:
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def open_dataset(name: str, settings: Settings) -> ReIDDataset:
-    """An embedded domain (generated on first use) or a data set's folder."""
-    if name in EMBEDDED_DOMAINS:
-        return read_dataset(generate_world(name, settings))
-    if not Path(name).exists():
-        raise InputError(
-            f"{name!r} is neither an embedded domain ({', '.join(EMBEDDED_DOMAINS)}) nor an existing folder: "
-            "give one of these names, or the path of a data set"
-        )
-    return read_dataset(name)
-
-
-def generate_world(domain: str, settings: Settings) -> Path:
-    """The folder of an embedded domain as the settings want it."""
-    return pedestrians.generate(domain, home() / "data" / "pedestrians", **_world_options(domain, settings))
-
-
-def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
-    """Scores of a saved network on a data set's test images, in percent.
-
-    Args:
-        path: A safetensors file of a run.
-        data: An embedded domain or a folder.
-        settings: Image size, precision and the embedded world.
-        rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = open_dataset(data, settings)
-    load = functools.partial(_load_split, dataset, height=settings.height, width=settings.width, device=device)
-    return score(settings, load_network(path).to(device), load(dataset.query), load(dataset.gallery), rerank=rerank)
-
-
-def load_task(settings: Settings) -> Task:
-    """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
-    world = (settings.world_seed, settings.world_scale, settings.gap, settings.height, settings.width)
-    return _load_task(settings.source, settings.target, world, settings)
-
-
-_TASKS: dict[Any, Task] = {}
-
-
-def _load_task(source: str, target: str, world: tuple, settings: Settings) -> Task:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    key = (source, target, world, device)
-    if key not in _TASKS:
-        _TASKS.clear()  # one task at a time: Market-1501 alone is 1.3 GB
-        a, b = open_dataset(source, settings), open_dataset(target, settings)
-        load = functools.partial(_load_split, height=settings.height, width=settings.width, device=device)
-        _TASKS[key] = Task(load(a, a.train), load(b, b.train), load(b, b.query), load(b, b.gallery))
-    return _TASKS[key]
-
-
-def _load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
-    return Images(load_images(dataset.root, split.paths, height, width, device=device), split.pids, split.camids)
-
-
-def _data_keys(settings: Settings) -> list[str]:
-    """What stands for the data in a hash: everything that decides an embedded domain's pixels, or a folder's files."""
-    return [
-        config_hash(pedestrians.world(name, **_world_options(name, settings)).record())
-        if name in EMBEDDED_DOMAINS
-        else open_dataset(name, settings).fingerprint()
-        for name in (settings.source, settings.target)
-    ]
-
-
-def _world_options(domain: str, settings: Settings) -> dict[str, Any]:
-    return {
-        "seed": settings.world_seed,
-        "size": (settings.height, settings.width),
-        "scale": settings.world_scale,
-        "gap": None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
-    }
 
 
 @contextmanager

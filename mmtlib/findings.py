@@ -46,7 +46,7 @@ def _scope(results: Sequence[dict]) -> str:
     text = (
         f"{len(results)} finished runs of {_count(summary['method'].nunique(), 'method')} on "
         f"{_count(summary['task'].nunique(), 'task')}, {_span(seeds)} per row. All scores are those of the last "
-        "epoch; no epoch, network or setting was chosen by them."
+        "epoch; no epoch and no network was chosen by them."
     )
     if main_profile(results) == "smoke":
         text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
@@ -97,10 +97,9 @@ def _verdict(row: dict[str, Any], a: str, b: str) -> str:
     text = difference(row)
     if row["n"] < 2:
         return f"{text}. One pair shows no spread: nothing can be concluded from it."
-    if row["low"] > 0:
-        return f"{text}. The interval lies above 0: {a} is ahead of {b} in these runs."
-    if row["high"] < 0:
-        return f"{text}. The interval lies below 0: {a} is behind {b} in these runs."
+    if _side(row):
+        where, place = ("above", "ahead of") if _side(row) > 0 else ("below", "behind")
+        return f"{text}. The interval lies {where} 0: {a} is {place} {b} in these runs."
     return f"{text}. The interval holds 0: these runs do not tell the two apart."
 
 
@@ -109,20 +108,22 @@ def _whose_gain(total: dict[str, Any] | None, means: dict[str, Any], soft: dict[
     control = METHODS[CONTROL].title
     text = f"The control row ({control}) minus hard labels: {difference(means)}; "
     text += f"MMT minus the control row, which is what the soft losses add: {difference(soft)}. "
-    if total is None or total["mean"] <= 0:
-        return text + "MMT did not gain over hard labels on average, so there is no gain to share out."
-    if soft["n"] < 2:
+    if soft["n"] < 2 or means["n"] < 2:
         return text + "One pair cannot say whose the gain is."
-    if soft["low"] > 0:
-        return text + "The interval lies above 0: the soft losses add to what the mean networks give."
-    if soft["high"] < 0:
-        return text + "The interval lies below 0: the soft losses cost part of what the mean networks give."
-    if means["low"] > 0:
-        return (
-            text
-            + "The mean networks gain by themselves, and a further effect of the soft losses does not show."
-        )
-    return text + "Neither part's interval leaves 0 behind: these runs do not say whose the gain is."
+    text += {1: "The mean networks gain by themselves", -1: "The mean networks by themselves lose"}.get(
+        _side(means), "An effect of the mean networks by themselves does not show"
+    )
+    text += {1: "; the soft losses add to it.", -1: "; the soft losses cost."}.get(
+        _side(soft), "; an effect of the soft losses on top does not show."
+    )
+    if total is not None and total["mean"] <= 0:
+        text += " MMT as a whole did not gain over hard labels on average."
+    return text
+
+
+def _side(row: dict[str, Any]) -> int:
+    """1 or −1 where the interval lies above or below 0, else 0."""
+    return int(row["low"] > 0) - int(row["high"] < 0)
 
 
 def _labels(results: Sequence[dict]) -> list[str]:

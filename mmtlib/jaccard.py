@@ -39,8 +39,16 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     features = as_features(features, allow_zero=False)
     rows = encode_neighbourhoods(features, k1, k2)
     columns = rows.tocsc()
-    chunks = run_parallel(_share_above, len(features), rows.indptr, rows.indices, rows.data,
-                          columns.indptr, columns.indices, columns.data)
+    chunks = run_parallel(
+        _share_above,
+        len(features),
+        rows.indptr,
+        rows.indices,
+        rows.data,
+        columns.indptr,
+        columns.indices,
+        columns.data,
+    )
     return _symmetric(chunks, len(features))
 
 
@@ -62,9 +70,13 @@ def encode_neighbourhoods(features: torch.Tensor, k1: int, k2: int, power: int =
     k1, k2 = min(k1, count - 1), min(k2, count)
     near = nearest_neighbours(features, max(k1 + 1, k2))
     wide = _reciprocal(near.indices, k1 + 1)
-    narrow = _reciprocal(near.indices, round(k1 / 2) + 1)  # Python rounds halves to even, as the authors' NumPy does
+    narrow = _reciprocal(
+        near.indices, round(k1 / 2) + 1
+    )  # Python rounds halves to even, as the authors' NumPy does
     host = features.cpu().numpy()
-    rows = _rows(run_parallel(_weigh, count, near.indices, near.distances, near.farthest, host, *wide, *narrow, power))
+    rows = _rows(
+        run_parallel(_weigh, count, near.indices, near.distances, near.farthest, host, *wide, *narrow, power)
+    )
     if k2 > 1:
         rows = _rows(run_parallel(_average, count, near.indices, k2, rows.indptr, rows.indices, rows.data))
     return rows
@@ -160,7 +172,9 @@ def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size,
                         out_indices[end] = c
                         end += 1
         out_indices[begin:end].sort()
-        scale = farthest[i] if farthest[i] > 0 else farthest[i] + 1  # all images identical: all distances are 0
+        scale = (
+            farthest[i] if farthest[i] > 0 else farthest[i] + 1
+        )  # all images identical: all distances are 0
         total = np.float32(0)
         for t in range(begin, end):
             j = out_indices[t]
@@ -168,8 +182,10 @@ def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size,
                 d = distances[i, place[j]]
             else:
                 d = _squared_distance(features[i], features[j])
-            relative = np.float64(d / scale)
-            weight = np.float32(np.exp(-relative if power == 1 else -relative * relative))
+            relative = np.float32(d / scale)
+            if power == 2:
+                relative *= relative
+            weight = np.float32(np.exp(-np.float64(relative)))  # rounded once, as the authors' exp
             out_data[t] = weight
             total += weight
         out_data[begin:end] /= total

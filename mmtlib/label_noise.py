@@ -20,7 +20,9 @@ def contingency(labels: np.ndarray, pids: np.ndarray) -> sparse.csr_array:
         InputError: The two differ in length.
     """
     if labels.shape != pids.shape:
-        raise InputError(f"labels {labels.shape} and pids {pids.shape} must be of one length: one entry per image")
+        raise InputError(
+            f"labels {labels.shape} and pids {pids.shape} must be of one length: one entry per image"
+        )
     kept = labels >= 0
     rows = np.unique(labels[kept], return_inverse=True)[1]
     columns = np.unique(pids[kept], return_inverse=True)[1]
@@ -89,7 +91,10 @@ def memorisation(predicted: np.ndarray, labels: np.ndarray, pids: np.ndarray) ->
     """
     kept = labels >= 0
     wrong, hit = wrong_labels(labels, pids)[kept], (predicted == labels)[kept]
-    share = {kind: float(hit[mask].mean()) if mask.any() else 1.0 for kind, mask in (("right", ~wrong), ("wrong", wrong))}
+    share = {
+        kind: float(hit[mask].mean()) if mask.any() else 1.0
+        for kind, mask in (("right", ~wrong), ("wrong", wrong))
+    }
     return share | {"wrong_share": float(wrong.mean())}
 
 

@@ -8,15 +8,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, InputError, Settings, make_settings
-from mmtlib.experiments import RunFolder, home
+from mmtlib.experiments import RunFolder, usable_cores
 from mmtlib.files import write_atomic, write_json
 from mmtlib.scheduling import run_all
+from mmtlib.tasks import home
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Lesson:
     def settings(self, **changes: Any) -> Settings:
         """The profile's settings with changes; by default its first task and seed."""
         source, target = TASKS[self.profile][0]
-        return make_settings(self.profile, **{"source": source, "target": target, "seed": SEEDS[self.profile][0]} | changes)
+        return make_settings(
+            self.profile, **{"source": source, "target": target, "seed": SEEDS[self.profile][0]} | changes
+        )
 
     def runs(
         self,
@@ -39,7 +44,7 @@ class Lesson:
         tasks: Sequence[tuple[str, str]] | None = None,
         **changes: Any,
     ) -> list[RunFolder]:
-        """Runs of methods × tasks × seeds (by default the profile's first task and all its seeds), cached or trained."""
+        """Runs of methods × tasks × seeds, cached or trained; by default the first task and all seeds."""
         wanted = [
             self.settings(method=method, source=source, target=target, seed=seed, **changes)
             for source, target in tasks or TASKS[self.profile][:1]
@@ -84,7 +89,9 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
 
     figures.use_style()
     settings = lesson.settings()
-    print(f"profile {lesson.profile}: {settings.source} → {settings.target}, seeds {SEEDS[lesson.profile]}, runs in {out}")
+    print(
+        f"profile {lesson.profile}: {settings.source} → {settings.target}, seeds {SEEDS[lesson.profile]}, runs in {out}"
+    )
     return lesson
 
 
@@ -101,7 +108,11 @@ def _refuse_unknown_parameters(cells: Sequence[str]) -> None:
 
 
 def _assigned(source: str) -> set[str]:
-    targets = [t for n in ast.parse(source).body for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])]
+    targets = [
+        t
+        for n in ast.parse(source).body
+        for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])
+    ]
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
@@ -123,7 +134,9 @@ def notebook_paths() -> list[Path]:
     """
     found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise InputError(f"no notebooks in {home() / 'notebooks'}: run from the checkout, or set MMTLIB_HOME to its path")
+        raise InputError(
+            f"no notebooks in {home() / 'notebooks'}: run from the checkout, or set MMTLIB_HOME to its path"
+        )
     return found
 
 
@@ -147,11 +160,16 @@ def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
 
     known = papermill.inspect_notebook(str(path))
     if unknown := set(parameters) - set(known):
-        raise InputError(f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}")
+        raise InputError(
+            f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
+        )
     copy = out / "notebooks" / path.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
-    with tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets, _environment(MMTLIB_PYTHON=sys.executable):
+    with (
+        tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
+        _environment(MMTLIB_PYTHON=sys.executable),
+    ):
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         try:
             papermill.execute_notebook(
@@ -169,16 +187,43 @@ def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
     return copy
 
 
-def execute_all(out: Path, profile: str, say: Callable[[str], None]) -> list[Path]:
-    """Execute the notebooks in order, with a line of progress each."""
-    paths, copies, start = notebook_paths(), [], time.monotonic()
-    for i, path in enumerate(paths):
-        begun = time.monotonic()
-        copies.append(execute(path, out, {"profile": profile, "out": str(out)}))
-        now = time.monotonic()
-        left = (now - start) / (i + 1) * (len(paths) - i - 1)
-        say(f"notebook {i + 1}/{len(paths)}: {path.stem} ran in {now - begun:.0f} s, about {left:.0f} s left")
-    return copies
+def execute_all(
+    out: Path, profile: str, say: Callable[[str], None], workers: int | None = None
+) -> list[Path]:
+    """Execute all notebooks, as many at once as there are cores (two at most: each kernel takes over 1 GB).
+
+    Args:
+        out: The folder of the runs; they should exist, so that no two notebooks wait for one training.
+        profile: The profile.
+        say: Called with a line of progress for each notebook.
+        workers: Notebooks at a time.
+
+    Returns:
+        The executed copies, in order.
+
+    Raises:
+        RuntimeError: Notebooks failed; all others were executed. The message names each and its error.
+    """
+    paths, start = notebook_paths(), time.monotonic()
+    copies, failed = {}, []
+    with ProcessPoolExecutor(workers or min(2, usable_cores()), mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(execute, path, out, {"profile": profile, "out": str(out)}): path for path in paths
+        }
+        for future in as_completed(futures):
+            name = futures[future].stem
+            try:
+                copies[name] = future.result()
+            except Exception as error:  # papermill raises many kinds; each is reported below
+                failed.append(f"  {name}: {error}")
+            done = len(copies) + len(failed)
+            left = (time.monotonic() - start) / done * (len(paths) - done)
+            say(
+                f"notebook {name} {'ran' if name in copies else 'FAILED'}: {done}/{len(paths)}, about {left:.0f} s left"
+            )
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(paths)} notebooks failed:\n" + "\n".join(sorted(failed)))
+    return [copies[path.stem] for path in paths]
 
 
 def _write_html(copy: Path) -> None:
@@ -186,8 +231,12 @@ def _write_html(copy: Path) -> None:
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url="")
-    page, _ = exporter.from_notebook_node(nbformat.read(copy, as_version=4), {"metadata": {"name": copy.stem}})
+    exporter = HTMLExporter(
+        exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url=""
+    )
+    page, _ = exporter.from_notebook_node(
+        nbformat.read(copy, as_version=4), {"metadata": {"name": copy.stem}}
+    )
     write_atomic(copy.with_suffix(".html"), page)
 
 

@@ -111,4 +111,6 @@ def _mine(features: Tensor, pids: Tensor) -> tuple[Tensor, Tensor]:
 def _triplet_distances(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """d(i,p) and d(i,n) as columns, (B, 2)."""
     distances = pairwise_distances(features)
-    return torch.stack([distances.gather(1, positives[:, None]), distances.gather(1, negatives[:, None])], 1)[..., 0]
+    return torch.stack([distances.gather(1, positives[:, None]), distances.gather(1, negatives[:, None])], 1)[
+        ..., 0
+    ]

@@ -17,7 +17,9 @@ from numba import njit
 
 from mmtlib.config import InputError
 
-BLOCK_BYTES = 64 * 2**20  # of one block of distances: large enough for the matrix product, small beside the features
+BLOCK_BYTES = (
+    64 * 2**20
+)  # of one block of distances: large enough for the matrix product, small beside the features
 TILE = 2048  # rows and columns of one tile of the symmetric search
 
 
@@ -41,18 +43,22 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
         array = np.asarray(features)
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name}: found an array of {array.dtype}, expected numbers in shape (N, D)")
-        tensor = torch.from_numpy(np.ascontiguousarray(array if array.dtype.kind == "f" else array.astype(np.float32)))
+        tensor = torch.from_numpy(
+            np.ascontiguousarray(array if array.dtype.kind == "f" else array.astype(np.float32))
+        )
     if tensor.ndim != 2 or 0 in tensor.shape:
-        raise InputError(f"{name}: found shape {tuple(tensor.shape)}, expected (N, D) with at least one row and column")
+        raise InputError(
+            f"{name}: found shape {tuple(tensor.shape)}, expected (N, D) with at least one row and column"
+        )
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     lengths = torch.linalg.vector_norm(tensor, dim=1)
     if not bool(torch.isfinite(lengths).all()):
         row = int(torch.nonzero(~torch.isfinite(lengths))[0])
-        raise InputError(f"{name}: row {row} holds NaN or infinity; the network that made it has diverged, use an earlier one")
+        raise InputError(f"{name}: row {row} holds NaN or infinity: the network that made it has diverged")
     if not allow_zero and bool((lengths == 0).any()):
         row = int(torch.nonzero(lengths == 0)[0])
-        raise InputError(f"{name}: row {row} is all zeros, expected L2-normalised features; an all-zero row resembles nothing")
+        raise InputError(f"{name}: row {row} is all zeros, expected L2-normalised features")
     return tensor.contiguous()
 
 
@@ -125,7 +131,9 @@ def nearest_neighbours(features: torch.Tensor, k: int) -> Neighbours:
     indices[:, 0] = np.arange(count)
     distances = np.full((count, k), np.inf, norms.dtype)
     distances[:, 0] = 0
-    limits = np.full(count, np.inf if k > 1 else -1, norms.dtype)  # a neighbour must be nearer than this to enter
+    limits = np.full(
+        count, np.inf if k > 1 else -1, norms.dtype
+    )  # a neighbour must be nearer than this to enter
     farthest = np.zeros(count, norms.dtype)
     state = norms, indices, distances, limits, farthest
     for top in range(0, count, TILE):

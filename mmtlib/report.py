@@ -28,7 +28,8 @@ body { font: 1rem/1.55 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; 
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); } a { color: var(--link); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td { min-width: 4.5rem; }
+td.n, th.n { min-width: 0; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 thead th { background: var(--soft); }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption, .note { font-size: .9rem; } code { background: var(--soft); padding: .1em .3em; overflow-wrap: anywhere; }

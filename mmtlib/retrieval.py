@@ -14,6 +14,7 @@ import torch
 from numba import njit
 
 from mmtlib.config import InputError
+from mmtlib.jaccard import encode_neighbourhoods
 from mmtlib.neighbours import as_features, distance_blocks, run_parallel
 
 
@@ -36,8 +37,16 @@ class RetrievalScores:
     num_scored: int
 
 
-def evaluate_retrieval(query_features, gallery_features, query_pids, gallery_pids, query_camids, gallery_camids,
-                       *, max_rank: int = 50) -> RetrievalScores:
+def evaluate_retrieval(
+    query_features,
+    gallery_features,
+    query_pids,
+    gallery_pids,
+    query_camids,
+    gallery_camids,
+    *,
+    max_rank: int = 50,
+) -> RetrievalScores:
     """Score retrieval by squared Euclidean distance between features, without holding a Q × G matrix.
 
     The rules are those of `evaluate_distances`. The device follows the input: with CUDA tensors the distances are
@@ -57,19 +66,14 @@ def evaluate_retrieval(query_features, gallery_features, query_pids, gallery_pid
 
     Taught in: notebook 01.
     """
-    queries = as_features(query_features, "query_features")
-    gallery = as_features(gallery_features, "gallery_features")
-    if queries.shape[1] != gallery.shape[1]:
-        raise InputError(f"query_features have {queries.shape[1]} columns, gallery_features {gallery.shape[1]}: "
-                         "both must come from the same network")
-    dtype = torch.promote_types(queries.dtype, gallery.dtype)
-    queries, gallery = queries.to(gallery.device, dtype), gallery.to(dtype)
+    queries, gallery = _features(query_features, gallery_features)
     ids = _Identities(len(queries), len(gallery), query_pids, gallery_pids, query_camids, gallery_camids)
     return _score(distance_blocks(queries, gallery), ids, max_rank)
 
 
-def evaluate_distances(distances, query_pids, gallery_pids, query_camids, gallery_camids,
-                       *, max_rank: int = 50) -> RetrievalScores:
+def evaluate_distances(
+    distances, query_pids, gallery_pids, query_camids, gallery_camids, *, max_rank: int = 50
+) -> RetrievalScores:
     """Score a given matrix of distances (smaller = more alike), for instance a re-ranked one.
 
     Gallery images with identity −1 are junk and left out. So are, for each query, those of its own identity *and* its
@@ -93,18 +97,84 @@ def evaluate_distances(distances, query_pids, gallery_pids, query_camids, galler
     """
     array = distances.detach().cpu().numpy() if isinstance(distances, torch.Tensor) else np.asarray(distances)
     if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"distances: found shape {array.shape}, expected (Q, G) with at least one query and gallery image")
+        raise InputError(f"distances: found shape {array.shape}, expected (Q, G) with at least one of each")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     ids = _Identities(*array.shape, query_pids, gallery_pids, query_camids, gallery_camids)
     size = 512
-    return _score(((i, np.ascontiguousarray(array[i : i + size])) for i in range(0, len(array), size)), ids, max_rank)
+    return _score(
+        ((i, np.ascontiguousarray(array[i : i + size])) for i in range(0, len(array), size)), ids, max_rank
+    )
+
+
+def rerank(
+    query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+) -> np.ndarray:
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): λ · original + (1 − λ) · Jaccard distance.
+
+    The original distance is the squared Euclidean one over the row's largest, squared once more, as in the authors'
+    code. Leave junk out of the gallery before: it would be a neighbour like any other.
+
+    Args:
+        query_features: (Q, D) array or tensor.
+        gallery_features: (G, D) array or tensor.
+        k1: neighbours that are looked at; at most Q + G − 1 are used.
+        k2: nearest images that are averaged over.
+        lambda_value: λ in 0 … 1; 1 keeps the original order.
+
+    Returns:
+        (Q, G) float32 distances for `evaluate_distances`.
+
+    Raises:
+        InputError: shapes that do not fit, features that are not finite or all zero, λ outside 0 … 1, k1 or k2 below 1.
+
+    Taught in: notebook 01.
+    """
+    if not 0 <= lambda_value <= 1:
+        raise InputError(f"lambda_value = {lambda_value}: expected a weight in 0 … 1 (usually 0.3)")
+    queries, gallery = _features(query_features, gallery_features, allow_zero=False)
+    every = torch.cat([queries, gallery])  # (Q + G, D)
+    rows = encode_neighbourhoods(every, k1, k2, power=2)
+    columns = rows.tocsc()
+    reranked = np.empty((len(queries), len(gallery)), np.float32)
+    for start, block in distance_blocks(queries, every):
+        run_parallel(
+            _blend,
+            len(block),
+            start,
+            block,
+            np.float32(lambda_value),
+            rows.indptr,
+            rows.indices,
+            rows.data,
+            columns.indptr,
+            columns.indices,
+            columns.data,
+            reranked,
+        )
+    return reranked
+
+
+def _features(
+    query_features, gallery_features, *, allow_zero: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    queries = as_features(query_features, "query_features", allow_zero=allow_zero)
+    gallery = as_features(gallery_features, "gallery_features", allow_zero=allow_zero)
+    if queries.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query_features have {queries.shape[1]} columns, gallery_features {gallery.shape[1]}: "
+            "both must come from the same network"
+        )
+    dtype = torch.promote_types(queries.dtype, gallery.dtype)
+    return queries.to(gallery.device, dtype), gallery.to(dtype)
 
 
 class _Identities:
     """Checked identities and cameras, with the gallery's images listed by identity."""
 
-    def __init__(self, num_queries: int, num_gallery: int, query_pids, gallery_pids, query_camids, gallery_camids):
+    def __init__(
+        self, num_queries: int, num_gallery: int, query_pids, gallery_pids, query_camids, gallery_camids
+    ):
         self.query_pids = _as_ids(query_pids, "query_pids", num_queries)
         self.query_camids = _as_ids(query_camids, "query_camids", num_queries)
         gallery_pids = _as_ids(gallery_pids, "gallery_pids", num_gallery)
@@ -120,7 +190,9 @@ class _Identities:
 def _as_ids(values, name: str, size: int) -> np.ndarray:
     values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if values.shape != (size,):
-        raise InputError(f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features")
+        raise InputError(
+            f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features"
+        )
     if values.dtype.kind not in "iu":
         raise InputError(f"{name}: found {values.dtype}, expected integers")
     return values.astype(np.int64)
@@ -132,20 +204,41 @@ def _score(blocks: Iterable[tuple[int, np.ndarray]], ids: _Identities, max_rank:
     aps = np.full(len(ids.query_pids), np.nan)
     ranks = np.zeros(len(ids.query_pids), np.int64)
     for start, block in blocks:
-        run_parallel(_count_ranks, len(block), start, block, ids.first, ids.last, ids.by_pid, ids.junk,
-                     ids.query_camids, ids.gallery_camids, aps, ranks, grain=32)
+        run_parallel(
+            _count_ranks,
+            len(block),
+            start,
+            block,
+            ids.first,
+            ids.last,
+            ids.by_pid,
+            ids.junk,
+            ids.query_camids,
+            ids.gallery_camids,
+            aps,
+            ranks,
+            grain=32,
+        )
         if (ranks < 0).any():
-            raise InputError(f"distances: row {int(np.flatnonzero(ranks < 0)[0])} holds NaN, expected numbers only")
+            raise InputError(
+                f"distances: row {int(np.flatnonzero(ranks < 0)[0])} holds NaN, expected numbers only"
+            )
     scored = ranks > 0
     if not scored.any():
-        raise InputError(f"none of the {len(ranks)} queries has a match in the gallery under another camera: nothing can be "
-                         "scored; check that identities and cameras of query and gallery belong together")
+        raise InputError(
+            f"none of the {len(ranks)} queries has a match in the gallery under another camera, nothing can be scored: "
+            "check that identities and cameras of query and gallery belong together"
+        )
     hits = np.bincount(np.minimum(ranks[scored] - 1, max_rank), minlength=max_rank + 1)[:max_rank]
-    return RetrievalScores(float(aps[scored].mean()), np.cumsum(hits) / scored.sum(), aps, ranks, int(scored.sum()))
+    return RetrievalScores(
+        float(aps[scored].mean()), np.cumsum(hits) / scored.sum(), aps, ranks, int(scored.sum())
+    )
 
 
 @njit(nogil=True, cache=True)
-def _count_ranks(start, stop, offset, block, first, last, by_pid, junk, query_camids, gallery_camids, aps, ranks):
+def _count_ranks(
+    start, stop, offset, block, first, last, by_pid, junk, query_camids, gallery_camids, aps, ranks
+):
     """Average precision and rank of the first match for rows start … stop of a block of distances."""
     num_gallery = block.shape[1]
     for r in range(start, stop):
@@ -162,7 +255,9 @@ def _count_ranks(start, stop, offset, block, first, last, by_pid, junk, query_ca
             continue
         matches = np.sort(matches[:num])
         farthest = matches[num - 1]
-        counts = np.zeros(num, np.int64)  # images that are farther than match j - 1 and at most as far as match j
+        counts = np.zeros(
+            num, np.int64
+        )  # images that are farther than match j - 1 and at most as far as match j
         for g in range(num_gallery):
             d = row[g]
             if not d > farthest:
@@ -193,3 +288,35 @@ def _count_ranks(start, stop, offset, block, first, last, by_pid, junk, query_ca
                 ranks[q] = seen - end + 1
             j = end
         aps[q] = total / num
+
+
+@njit(nogil=True, cache=True)
+def _blend(
+    start,
+    stop,
+    offset,
+    block,
+    weight,
+    row_starts,
+    row_indices,
+    row_data,
+    column_starts,
+    column_indices,
+    column_data,
+    reranked,
+):
+    """Re-ranked distances of rows start … stop of a block (b, Q + G) of squared distances."""
+    num_queries = len(reranked)
+    shared = np.empty(block.shape[1], np.float32)
+    for r in range(start, stop):
+        q = offset + r
+        shared[:] = 0
+        for t in range(row_starts[q], row_starts[q + 1]):
+            c = row_indices[t]
+            for u in range(column_starts[c], column_starts[c + 1]):
+                shared[column_indices[u]] += min(row_data[t], column_data[u])
+        farthest = block[r].max()
+        for g in range(reranked.shape[1]):
+            relative = block[r, num_queries + g] / farthest if farthest > 0 else block[r, num_queries + g]
+            jaccard = 1 - shared[num_queries + g] / (2 - shared[num_queries + g])
+            reranked[q, g] = weight * relative * relative + (1 - weight) * jaccard

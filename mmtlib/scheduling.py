@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,8 @@ import torch
 from tqdm import tqdm
 
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, InputError, Settings
-from mmtlib.experiments import RunFolder, generate_world, pretrained, run, run_folder, source_folder, usable_cores
-
-Say = Callable[[str], None]
+from mmtlib.experiments import RunFolder, pretrained, run, run_folder, source_folder, usable_cores
+from mmtlib.tasks import generate_world
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,19 @@ def run_all(
     if any(stages):
         if workers is None:
             workers = 1 if torch.cuda.is_available() else usable_cores()
-        for name, settings in {n: s for s in wanted for n in (s.source, s.target) if n in EMBEDDED_DOMAINS}.items():
+        for name, settings in {
+            n: s for s in wanted for n in (s.source, s.target) if n in EMBEDDED_DOMAINS
+        }.items():
             generate_world(name, settings)
-        with _Display([job for stage in stages for job in stage]) as display:
+        with _Display([job for stage in stages for job in stage]) as display, _pool(workers) as pool:
             for jobs in stages:
-                _run_stage(jobs, out, profile, workers, display)
+                _run_stage(jobs, out, profile, pool, display)
     return folders
 
 
-def _missing(wanted: Sequence[Settings], folders: list[RunFolder], out: Path) -> tuple[list[_Job], list[_Job]]:
+def _missing(
+    wanted: Sequence[Settings], folders: list[RunFolder], out: Path
+) -> tuple[list[_Job], list[_Job]]:
     """The jobs that are left to do: pre-trainings, then adaptations with the longest first."""
     sources: dict[Path, _Job] = {}
     runs: dict[Path, _Job] = {}
@@ -78,7 +82,9 @@ def _missing(wanted: Sequence[Settings], folders: list[RunFolder], out: Path) ->
         for index in range(method.networks):
             source = source_folder(settings, index, out)
             if not source.result and source.path not in sources:
-                title = f"source {settings.source} (target {settings.target}), seed {settings.seed}, network {index + 1}"
+                title = (
+                    f"source {settings.source}→{settings.target}, seed {settings.seed}, network {index + 1}"
+                )
                 cost = 4.0 * settings.source_iterations  # forward, backward (twice a forward), target forward
                 sources[source.path] = _Job(title, settings, index, source, settings.source_epochs, cost)
         adapts = method.labels != "none"
@@ -97,31 +103,38 @@ def _execute(settings: Settings, index: int | None, out: Path, profile: str) -> 
         pretrained(settings, index, out)
 
 
-def _run_stage(jobs: list[_Job], out: Path, profile: str, workers: int, display: _Display) -> None:
-    if not jobs:
-        return
-    # Spawned processes: forked ones inherit the locks of the parent's thread pools. They start without a GPU context.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context)
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        futures: dict[Future, _Job] = {pool.submit(_execute, j.settings, j.index, out, profile): j for j in jobs}
-        pending = set(futures)
-        while pending:
-            _, pending = wait(pending, timeout=0.5)
-            display.update()
-        failed = {futures[future].title: error for future in futures if (error := future.exception())}
+        yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(pool._processes.values()):  # a keyboard interrupt must not wait for an epoch to end
+        for process in list(
+            pool._processes.values()
+        ):  # a keyboard interrupt must not wait for an epoch to end
             process.terminate()
         raise
     pool.shutdown()
+
+
+def _run_stage(
+    jobs: list[_Job], out: Path, profile: str, pool: ProcessPoolExecutor, display: _Display
+) -> None:
+    """Run the jobs of one stage; all of them end before a failure is raised."""
+    futures: dict[Future, _Job] = {pool.submit(_execute, j.settings, j.index, out, profile): j for j in jobs}
+    pending = set(futures)
+    while pending:
+        _, pending = wait(pending, timeout=0.5)
+        display.update()
+    failed = {futures[future].title: error for future in futures if (error := future.exception())}
     for error in failed.values():
         if isinstance(error, InputError):
             raise error
     if failed:
         reasons = "\n".join(f"  {title}: {type(error).__name__}: {error}" for title, error in failed.items())
-        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed (the others are kept):\n{reasons}") from error
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed (the others are kept):\n{reasons}")
 
 
 class _Display:
@@ -136,7 +149,9 @@ class _Display:
         self.seen = {job.folder.path: job.done for job in jobs}
         self.latest = ""
         self.started = self.printed = time.monotonic()
-        self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %") if sys.stderr.isatty() else None
+        self.bar = (
+            tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %") if sys.stderr.isatty() else None
+        )
 
     def __enter__(self) -> _Display:
         self._say(f"{len(self.jobs)} runs to train")
@@ -166,7 +181,9 @@ class _Display:
             self.bar.n = 100 * work / self.total
             self.bar.set_description_str(f"{finished}/{len(self.jobs)} runs, {left} | {self.latest}")
         else:
-            self._say(f"{100 * work / self.total:3.0f} % | {finished}/{len(self.jobs)} runs, {left} | {self.latest}")
+            self._say(
+                f"{100 * work / self.total:3.0f} % | {finished}/{len(self.jobs)} runs, {left} | {self.latest}"
+            )
 
     def _say(self, line: str) -> None:
         if self.bar is None:

@@ -18,13 +18,20 @@ def test_the_contract_s_methods_and_profiles_exist() -> None:
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"mmt"}))
 def test_every_row_differs_from_mmt_in_a_switch(method: str) -> None:
-    switches = [{k: v for k, v in dataclasses.asdict(METHODS[m]).items() if k != "title"} for m in (method, "mmt")]
+    switches = [
+        {k: v for k, v in dataclasses.asdict(METHODS[m]).items() if k != "title"} for m in (method, "mmt")
+    ]
     assert switches[0] != switches[1]
 
 
 def test_the_paper_profile_is_the_authors_setting() -> None:
     paper = make_settings("paper")
-    assert (paper.height, paper.width, paper.num_ids * paper.num_instances, paper.bn_group) == (256, 128, 64, 16)
+    assert (paper.height, paper.width, paper.num_ids * paper.num_instances, paper.bn_group) == (
+        256,
+        128,
+        64,
+        16,
+    )
     assert (paper.epochs, paper.iterations, paper.lr, paper.alpha) == (40, 400, 3.5e-4, 0.999)
     assert (paper.soft_ce_weight, paper.soft_triplet_weight, paper.label_smoothing) == (0.5, 0.8, 0.1)
 
@@ -78,9 +85,22 @@ def test_overrides_keep_their_type() -> None:
 
 def test_the_hash_depends_on_every_setting_and_on_nothing_else() -> None:
     base = make_settings("quick")
-    assert config_hash(base.to_dict()) == config_hash(Settings(**{k: v for k, v in base.to_dict().items()}).to_dict())
-    changed = {"source": "city", "target": "city", "method": "hard", "backbone": "resnet50", "imagenet": "cache"}
-    changed |= {"precision": "float32", "cluster_features": "average", "noise_kind": "camera", "world_scale": "tiny"}
+    assert config_hash(base.to_dict()) == config_hash(
+        Settings(**{k: v for k, v in base.to_dict().items()}).to_dict()
+    )
+    changed = {
+        "source": "city",
+        "target": "city",
+        "method": "hard",
+        "backbone": "resnet50",
+        "imagenet": "cache",
+    }
+    changed |= {
+        "precision": "float32",
+        "cluster_features": "average",
+        "noise_kind": "camera",
+        "world_scale": "tiny",
+    }
     hashes = {config_hash(base.to_dict())}
     for field in dataclasses.fields(base):
         value = getattr(base, field.name)

@@ -45,7 +45,8 @@ def finished(out: Path) -> RunFolder:
 
 def test_result_file_keeps_the_contract(finished: RunFolder) -> None:
     result = finished.result
-    for name in "method source target profile seed clusters backbone epochs seconds config config_hash versions".split():
+    names = "method source target profile seed clusters backbone epochs seconds config config_hash versions"
+    for name in names.split():
         assert name in result, name
     assert {"hardware", "finished", "images_per_second"} <= set(result)
     for name in ("mAP", "top1", "top5", "top10"):
@@ -80,10 +81,15 @@ def test_a_killed_run_ends_bit_identical(finished: RunFolder, tmp_path: Path) ->
     arguments = "adapt --source plaza --target station --method mmt --seed 1 --profile smoke --out".split()
     settings = make_settings("smoke")
     folder = run_folder(settings, tmp_path)
-    waits = [lambda: list(tmp_path.glob("cache/source-*/checkpoint.pt")), lambda: (folder.path / "checkpoint.pt").exists()]
+    waits = [
+        lambda: list(tmp_path.glob("cache/source-*/checkpoint.pt")),
+        lambda: (folder.path / "checkpoint.pt").exists(),
+    ]
     kills = 0
     for reached in waits:
-        process = subprocess.Popen(command(*arguments, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(*arguments, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         end = time.monotonic() + SECONDS_OF_A_COMMAND
         while not reached() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
@@ -92,7 +98,9 @@ def test_a_killed_run_ends_bit_identical(finished: RunFolder, tmp_path: Path) ->
         kills += folder.result is None
     assert kills == 2, "the run ended before it could be killed"
     assert len(folder.history) >= 1
-    subprocess.run(command(*arguments, tmp_path), check=True, capture_output=True, timeout=SECONDS_OF_A_COMMAND)
+    subprocess.run(
+        command(*arguments, tmp_path), check=True, capture_output=True, timeout=SECONDS_OF_A_COMMAND
+    )
     undisturbed = finished
     assert json.dumps(numbers(folder), sort_keys=True) == json.dumps(numbers(undisturbed), sort_keys=True)
     for number in (1, 2):
@@ -108,7 +116,9 @@ def test_a_crash_between_history_and_checkpoint_repeats_that_epoch(tmp_path: Pat
     assert state == {"x": 1} and history == [{"epoch": 1}]
 
 
-def test_parallel_runs_equal_single_ones_and_failures_do_not_stop_others(finished: RunFolder, tmp_path: Path) -> None:
+def test_parallel_runs_equal_single_ones_and_failures_do_not_stop_others(
+    finished: RunFolder, tmp_path: Path
+) -> None:
     good = make_settings("smoke")
     bad = make_settings("smoke", method="hard", lr=1e30)
     with pytest.raises(RuntimeError, match="(?s)1 of 2 runs failed.*hard labels.*not finite.*learning rate"):
@@ -128,16 +138,24 @@ def test_every_method_of_the_table_runs(method: str, out: Path) -> None:
         assert 0 < result["label_quality"]["last"]["nmi"] <= 1
 
 
-def test_seeds_give_different_runs_and_methods_share_their_pretraining(out: Path, finished: RunFolder) -> None:
+def test_seeds_give_different_runs_and_methods_share_their_pretraining(
+    out: Path, finished: RunFolder
+) -> None:
     other = run(make_settings("smoke", seed=2), out)
     assert other.result["mAP"] != finished.result["mAP"]
-    sources = {pretrained(make_settings("smoke", method=m, clusters=10), 0, out).path for m in ("hard", "mmt", "direct")}
+    sources = {
+        pretrained(make_settings("smoke", method=m, clusters=10), 0, out).path
+        for m in ("hard", "mmt", "direct")
+    }
     assert len(sources) == 1
 
 
 def test_noise_lowers_the_label_quality_that_is_trained_on(out: Path, finished: RunFolder) -> None:
     noisy = run(make_settings("smoke", noise_rate=0.5), out)
-    assert noisy.result["label_quality"]["first"]["purity"] < finished.result["label_quality"]["first"]["purity"] - 0.2
+    assert (
+        noisy.result["label_quality"]["first"]["purity"]
+        < finished.result["label_quality"]["first"]["purity"] - 0.2
+    )
 
 
 def test_what_is_neither_domain_nor_folder_is_refused() -> None:
@@ -152,11 +170,28 @@ def test_what_is_neither_domain_nor_folder_is_refused() -> None:
         (["adapt", "--source", "plaza", "--target", "nowhere"], "neither an embedded domain"),
         (["adapt", "--source", "plaza", "--target", "station", "--profile", "fast"], "unknown profile"),
         (["adapt", "--source", "plaza", "--target", "station", "--set", "epoch=3"], "did you mean 'epochs'"),
-        (["adapt", "--source", "plaza", "--target", "station", "--profile", "smoke", "--set", "clusters=9999"], "9999"),
+        (
+            [
+                "adapt",
+                "--source",
+                "plaza",
+                "--target",
+                "station",
+                "--profile",
+                "smoke",
+                "--set",
+                "clusters=9999",
+            ],
+            "9999",
+        ),
     ],
 )
-def test_wrong_usage_ends_in_one_message_and_status_2(arguments: list[str], reason: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(*arguments, "--out", tmp_path), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND)
+def test_wrong_usage_ends_in_one_message_and_status_2(
+    arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        command(*arguments, "--out", tmp_path), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND
+    )
     assert done.returncode == 2, done.stderr
     assert reason in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("cache/mmt-*/result.json"))
@@ -164,11 +199,15 @@ def test_wrong_usage_ends_in_one_message_and_status_2(arguments: list[str], reas
 
 def test_a_loss_that_is_not_finite_ends_in_status_1(tmp_path: Path) -> None:
     arguments = "adapt --source plaza --target station --profile smoke --set source_lr=1e30 --out".split()
-    done = subprocess.run(command(*arguments, tmp_path), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND)
+    done = subprocess.run(
+        command(*arguments, tmp_path), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND
+    )
     assert done.returncode == 1 and "not finite" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write_atomic(tmp_path / "a.json", "1")
 
     def fail(*_: object) -> None:

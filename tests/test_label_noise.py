@@ -18,7 +18,9 @@ def loop_quality(labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
     together = sum(labels[i] == labels[j] and pids[i] == pids[j] for i, j in pairs)
     clustered = sum(labels[i] == labels[j] for i, j in pairs)
     same = sum(pids[i] == pids[j] for i, j in pairs)
-    pure = sum(max(Counter(pids[i] for i in kept if labels[i] == k).values()) for k in {labels[i] for i in kept})
+    pure = sum(
+        max(Counter(pids[i] for i in kept if labels[i] == k).values()) for k in {labels[i] for i in kept}
+    )
     precision, recall = together / clustered, together / same
     return {
         "purity": pure / len(kept),
@@ -41,7 +43,9 @@ def test_quality_equals_a_loop_over_pairs(seed: int) -> None:
 def test_quality_of_a_perfect_and_of_a_useless_clustering() -> None:
     pids = np.repeat(np.arange(10), 4)
     assert label_quality(pids[::-1].copy(), pids[::-1]) == {
-        **dict.fromkeys(("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1"), 1.0),
+        **dict.fromkeys(
+            ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1"), 1.0
+        ),
         "noise_share": 0.0,
     }
     one = label_quality(np.zeros(40, dtype=int), pids)
@@ -61,7 +65,11 @@ def test_memorisation_counts_right_and_wrong_labels_apart() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 1, -1])
     pids = np.array([5, 5, 5, 8, 8, 8, 5, 5])  # images 3 and 6 carry wrong labels
     predicted = np.array([0, 0, 1, 0, 1, 1, 0, 0])
-    assert memorisation(predicted, labels, pids) == {"right": 4 / 5, "wrong": 1 / 2, "wrong_share": pytest.approx(2 / 7)}
+    assert memorisation(predicted, labels, pids) == {
+        "right": 4 / 5,
+        "wrong": 1 / 2,
+        "wrong_share": pytest.approx(2 / 7),
+    }
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "camera"])

@@ -11,7 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from mmtlib.config import InputError
-from mmtlib.losses import pairwise_distances, soft_cross_entropy, soft_softmax_triplet, softmax_triplet, triplet_targets
+from mmtlib.losses import (
+    pairwise_distances,
+    soft_cross_entropy,
+    soft_softmax_triplet,
+    softmax_triplet,
+    triplet_targets,
+)
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "losses.npz")
 CASES = sorted({name.split("_")[0] for name in REFERENCE.files})
@@ -22,7 +28,9 @@ def reference(case: str, name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["cross_entropy_smooth0.1", "soft_cross_entropy", "softmax_triplet", "soft_softmax_triplet"])
+@pytest.mark.parametrize(
+    "name", ["cross_entropy_smooth0.1", "soft_cross_entropy", "softmax_triplet", "soft_softmax_triplet"]
+)
 def test_value_and_gradient_equal_the_authors(case: str, name: str) -> None:
     labels = reference(case, "labels").long()
     student = reference(case, "logits" if "entropy" in name else "features").requires_grad_()
@@ -30,7 +38,9 @@ def test_value_and_gradient_equal_the_authors(case: str, name: str) -> None:
         "cross_entropy_smooth0.1": lambda: F.cross_entropy(student, labels, label_smoothing=0.1),
         "soft_cross_entropy": lambda: soft_cross_entropy(student, reference(case, "teacher_logits")),
         "softmax_triplet": lambda: softmax_triplet(student, labels),
-        "soft_softmax_triplet": lambda: soft_softmax_triplet(student, reference(case, "teacher_features"), labels),
+        "soft_softmax_triplet": lambda: soft_softmax_triplet(
+            student, reference(case, "teacher_features"), labels
+        ),
     }[name]()
     loss.backward()
     torch.testing.assert_close(loss.detach(), reference(case, name).reshape(()), rtol=1e-9, atol=0)
@@ -50,7 +60,10 @@ def loop_triplets(features: np.ndarray, pids: list[int]) -> list[tuple[int, int]
 
 
 def loop_target(features: np.ndarray, i: int, p: int, n: int) -> float:
-    positive, negative = math.exp(math.dist(features[i], features[p])), math.exp(math.dist(features[i], features[n]))
+    positive, negative = (
+        math.exp(math.dist(features[i], features[p])),
+        math.exp(math.dist(features[i], features[n])),
+    )
     return negative / (positive + negative)
 
 
@@ -106,7 +119,9 @@ def test_half_precision_features_are_widened() -> None:
         widened = pairwise_distances(features)
     exact = torch.cdist(features.double(), features.double()).float()
     off_diagonal = ~torch.eye(16, dtype=torch.bool)
-    torch.testing.assert_close(widened[off_diagonal], exact[off_diagonal], rtol=1e-4, atol=0)  # bfloat16 products miss by 1e-2
+    torch.testing.assert_close(
+        widened[off_diagonal], exact[off_diagonal], rtol=1e-4, atol=0
+    )  # bfloat16 products miss by 1e-2
     assert pairwise_distances(features.bfloat16()).dtype == torch.float32
 
 

@@ -35,7 +35,11 @@ class TinyNetwork(nn.Module):
 
 
 def state(arrays: np.lib.npyio.NpzFile, prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): torch.from_numpy(np.asarray(arrays[name]))
+        for name in arrays.files
+        if name.startswith(prefix)
+    }
 
 
 def network_from(tensors: dict[str, torch.Tensor]) -> TinyNetwork:
@@ -46,12 +50,16 @@ def network_from(tensors: dict[str, torch.Tensor]) -> TinyNetwork:
 
 
 def adam(networks: list[nn.Module], lr: float, decay: float) -> torch.optim.Adam:
-    return torch.optim.Adam([p for n in networks for p in n.parameters() if p.requires_grad], lr=lr, weight_decay=decay)
+    return torch.optim.Adam(
+        [p for n in networks for p in n.parameters() if p.requires_grad], lr=lr, weight_decay=decay
+    )
 
 
 def assert_same_state(network: nn.Module, expected: dict[str, torch.Tensor]) -> None:
     for name, tensor in network.state_dict().items():
-        error = (tensor.double() - expected[name].double()).norm() / expected[name].double().norm().clamp(min=1e-12)
+        error = (tensor.double() - expected[name].double()).norm() / expected[name].double().norm().clamp(
+            min=1e-12
+        )
         assert error < 1e-7, f"{name}: relative error {error:.1e}"
 
 
@@ -107,7 +115,9 @@ def test_mean_network_follows_the_formula(alpha: float) -> None:
         expected = momentum * expected + (1 - momentum) * network.embed.weight.detach()
         update_mean_network(mean, network, alpha, step)
         torch.testing.assert_close(mean.embed.weight.detach(), expected)
-    assert torch.equal(mean.bn.running_mean, statistics), "the mean network's batch norm keeps its own statistics"
+    assert torch.equal(mean.bn.running_mean, statistics), (
+        "the mean network's batch norm keeps its own statistics"
+    )
 
 
 def tiny_pair() -> tuple[list[nn.Module], list[nn.Module], list[torch.Tensor], torch.Tensor]:
@@ -123,21 +133,27 @@ def test_each_teacher_teaches_what_its_name_says(teacher: str) -> None:
     with torch.no_grad():  # means that differ from their networks
         for mean in means:
             mean.embed.weight.mul_(1.5)
-    sources = copy.deepcopy({"other mean": means[::-1], "own mean": means, "other network": networks[::-1]}[teacher])
+    sources = copy.deepcopy(
+        {"other mean": means[::-1], "own mean": means, "other network": networks[::-1]}[teacher]
+    )
     seen = views if teacher == "own mean" else views[::-1]
     students = copy.deepcopy(networks)
     expected = 0.0
     for student, view, source, source_view in zip(students, views, sources, seen):
         expected -= (source(source_view)[1].softmax(1) * student(view)[1].log_softmax(1)).sum(1).mean().item()
     weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8}
-    parts = mmt_step(networks, means, adam(networks, 1e-3, 0), views, pids, **weights, alpha=0.9, step=0, teacher=teacher)
+    parts = mmt_step(
+        networks, means, adam(networks, 1e-3, 0), views, pids, **weights, alpha=0.9, step=0, teacher=teacher
+    )
     assert parts["soft_ce"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_switch_parts_off_and_scale_the_rest() -> None:
     networks, means, views, pids = tiny_pair()
     options = {"alpha": 0.9, "step": 0}
-    parts = mmt_step(networks, means, adam(networks, 0.0, 0), views, pids, soft_ce_weight=1, soft_tri_weight=0, **options)
+    parts = mmt_step(
+        networks, means, adam(networks, 0.0, 0), views, pids, soft_ce_weight=1, soft_tri_weight=0, **options
+    )
     assert parts["hard_ce"] == 0 and parts["soft_triplet"] == 0
     assert parts["loss"].item() == pytest.approx(float(parts["soft_ce"] + parts["hard_triplet"]), rel=1e-6)
 
@@ -147,14 +163,27 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     views[0][3, 2] = torch.inf
     before = copy.deepcopy(networks[1].embed.weight)
     with pytest.raises(FloatingPointError, match="hard_ce = nan.*learning rate"):
-        mmt_step(networks, means, adam(networks, 1, 0), views, pids, soft_ce_weight=0.5, soft_tri_weight=0.8, alpha=0.9, step=1)
+        mmt_step(
+            networks,
+            means,
+            adam(networks, 1, 0),
+            views,
+            pids,
+            soft_ce_weight=0.5,
+            soft_tri_weight=0.8,
+            alpha=0.9,
+            step=1,
+        )
     assert torch.equal(networks[1].embed.weight, before)
 
 
 def test_co_teaching_learns_from_what_the_other_network_finds_easy() -> None:
     networks, _, views, pids = tiny_pair()
     students = copy.deepcopy(networks)
-    losses = [nn.functional.cross_entropy(n(v)[1], pids, label_smoothing=0.1, reduction="none") for n, v in zip(students, views)]
+    losses = [
+        nn.functional.cross_entropy(n(v)[1], pids, label_smoothing=0.1, reduction="none")
+        for n, v in zip(students, views)
+    ]
     easy = [loss.argsort()[:12] for loss in losses]
     expected = (losses[0][easy[1]].mean() + losses[1][easy[0]].mean()).item()
     parts = co_teaching_step(networks, adam(networks, 0.0, 0), views, pids, keep=0.75)

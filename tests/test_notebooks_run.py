@@ -1,0 +1,103 @@
+"""Every notebook runs in the smoke profile, as `mmt run` does it; wrong parameters and false claims fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from mmtlib import lessons
+from mmtlib.config import InputError
+from mmtlib.files import read_json
+from mmtlib.scheduling import run_all
+
+ROOT = Path(__file__).resolve().parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+FIRST = LESSONS[0]
+SECONDS = 60.0  # a smoke notebook takes 20 s on an idle machine, and tests may share theirs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The smoke profile's runs, trained once: a home of its own, so that the checkout stays as it is."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "notebooks").mkdir()
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMTLIB_HOME", str(home))
+        patch.setenv("PYTHONPATH", path)  # the kernel starts in the notebook's folder
+        out = home / "runs" / "smoke"
+        run_all(lessons.suite("smoke"), out, profile="smoke")
+        yield out
+
+
+def outputs(copy: Path) -> list:
+    notebook = nbformat.read(copy, as_version=4)
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def damaged(source: Path, folder: Path, old: str, new: str) -> Path:
+    """A copy of a notebook in which one line of code is another."""
+    notebook = nbformat.read(source, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
+    assert len(cells) == 1, f"{old!r} stands in {len(cells)} cells of {source.name}"
+    cells[0].source = cells[0].source.replace(old, new)
+    path = folder / source.name
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+def test_lesson_runs(path, runs):
+    copy = lessons.execute(path, runs, {"profile": "smoke", "out": str(runs)})
+    assert read_json(runs / "notebooks" / f"{path.stem}.json"), "the notebook recorded nothing"
+    errors = [output for output in outputs(copy) if output.output_type == "error"]
+    warnings = [o.text for o in outputs(copy) if o.output_type == "stream" and o.name == "stderr"]
+    assert errors == [] and not any("Warning" in text for text in warnings), warnings
+    page = copy.with_suffix(".html").read_text(encoding="utf-8")
+    assert "<script src=" not in page and "<img" in page
+    seconds = nbformat.read(copy, as_version=4).metadata.papermill.duration
+    assert seconds < SECONDS * max(1.0, os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0)
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=[path.stem for path in SOLUTIONS])
+def test_solution_runs(path, runs):
+    copy = lessons.execute(path, runs / "solutions", {"profile": "smoke", "out": str(runs)})
+    assert not [output for output in outputs(copy) if output.output_type == "error"]
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(runs):
+    with pytest.raises(InputError, match="profil"):
+        lessons.execute(FIRST, runs / "unknown", {"profil": "smoke"})
+    assert not (runs / "unknown" / "notebooks" / FIRST.name).exists()
+
+
+def test_unknown_injected_parameter_is_refused_in_the_notebook(runs, tmp_path, monkeypatch):
+    """Whoever calls papermill directly gets a warning from it, and an error from the notebook."""
+    import papermill
+
+    monkeypatch.setattr(papermill, "inspect_notebook", lambda path: {"profile": 1, "out": 1, "profil": 1})
+    with pytest.raises(PapermillExecutionError, match="unknown notebook parameter.*profil"):
+        lessons.execute(FIRST, tmp_path, {"profil": "smoke", "out": str(runs)})
+
+
+def test_unknown_profile_is_refused(runs, tmp_path):
+    with pytest.raises(PapermillExecutionError, match="unknown profile 'tiny'"):
+        lessons.execute(FIRST, tmp_path, {"profile": "tiny", "out": str(runs)})
+
+
+def test_false_claim_fails(runs, tmp_path):
+    """The assertions are alive: with one rule of scoring left out, the hand-made AP is not the library's."""
+    path = damaged(FIRST, tmp_path, "[~junk & ~too_easy]", "[~junk]")
+    with pytest.raises(PapermillExecutionError, match="AssertionError"):
+        lessons.execute(path, tmp_path, {"profile": "smoke", "out": str(runs)})
+    copy = tmp_path / "notebooks" / FIRST.name
+    assert any(output.output_type == "error" for output in outputs(copy)), "the failed copy is kept"
+    assert copy.with_suffix(".html").exists()

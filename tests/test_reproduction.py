@@ -1,0 +1,364 @@
+"""Tables, intervals, sentences and the report, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mmtlib import findings, reproduction
+from mmtlib.config import METHODS, InputError, make_settings
+from mmtlib.deviations import DEVIATIONS, deviations
+
+CONTROL = "mmt_without_soft_losses"
+QUALITY = {"nmi": 0.8, "ari": 0.4, "purity": 0.7, "pairwise_precision": 0.5, "pairwise_recall": 0.6}
+QUALITY |= {"pairwise_f1": 0.55, "noise_share": 0.0}
+
+
+def result(method: str, seed: int, score: float, **changes) -> dict:
+    """A result file as a run of the quick profile would leave it."""
+    finished, data = (
+        changes.pop("finished", "2025-01-01T00:00:00+00:00"),
+        changes.pop("data", ["drawn 1"] * 2),
+    )
+    settings = make_settings("quick", method=method, seed=seed, **changes)
+    clusters = METHODS[method].labels == "clusters"
+    return {
+        **{
+            name: getattr(settings, name)
+            for name in ("method", "source", "target", "seed", "clusters", "backbone")
+        },
+        "profile": "quick",
+        **{"mAP": score, "top1": score + 1, "top5": score + 5, "top10": score + 10},
+        "epochs": 2,
+        "label_quality": {"first": QUALITY, "last": QUALITY | {"nmi": 0.9}}
+        if clusters
+        else {"first": None, "last": None},
+        "seconds": {"source": 60.0, "train": 10.0},
+        "images_per_second": 640.0,
+        "config": {"stage": "adapt", "data": data, **settings.to_dict()},
+        "config_hash": "0" * 12,
+        "versions": {"python": "3.11.9", "torch": "2.6.0"},
+        "hardware": {"cpu": "a processor", "cores": 2, "gpu": None},
+        "finished": finished,
+    }
+
+
+def write_run(out: Path, run: dict, name: str = "") -> Path:
+    folder = (
+        out
+        / "cache"
+        / (name or f"{run['method']}-{run['seed']}-{run['clusters']}-{Path(run['target']).name}")
+    )
+    folder.mkdir(parents=True)
+    epochs = [
+        {
+            "epoch": i,
+            "mAP": run["mAP"] - 2 + i,
+            "label_quality": QUALITY,
+            "memorisation": {"right": 0.9, "wrong": 0.5},
+        }
+        for i in (1, 2)
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    (folder / "config.json").write_text(json.dumps(run["config"]))
+    (folder / "result.json").write_text(json.dumps(run))
+    return folder
+
+
+def three_seeds(**scores: tuple[float, float, float]) -> list[dict]:
+    return [
+        result(method, seed, s) for method, values in scores.items() for seed, s in enumerate(values, start=1)
+    ]
+
+
+RESULTS = three_seeds(
+    direct=(30.0, 32.0, 34.0),
+    supervised=(80.0, 81.0, 82.0),
+    hard=(60.0, 60.0, 60.0),
+    mmt=(61.0, 62.0, 66.0),
+    **{CONTROL: (60.5, 61.5, 65.5)},
+)
+
+
+def test_table_holds_mean_and_sample_deviation():
+    row = reproduction.table(RESULTS).set_index("method").loc["mmt"]
+    # mean (61 + 62 + 66) / 3 = 63; squared deviations 4 + 1 + 9 = 14, over n − 1 = 2: sd = √7 (over n it were 2.160)
+    assert row["seeds"] == 3 and row["clusters"] == 320
+    assert row["mAP"] == pytest.approx(63) and row["mAP_sd"] == pytest.approx(7**0.5)
+    assert row["top5"] == pytest.approx(68) and row["title"] == "MMT" and row["task"] == "plaza→station"
+
+
+def test_table_has_the_main_methods_in_their_order_and_no_k_for_bounds():
+    table = reproduction.table(list(reversed(RESULTS)))
+    assert list(table["method"]) == ["direct", "supervised", "hard", CONTROL, "mmt"]
+    assert list(table["clusters"].isna()) == [True, True, False, False, False]
+    one = reproduction.table([result("mmt", 1, 61.0)])
+    assert pd.isna(one["mAP_sd"][0]) and reproduction.readable(one)["mAP"][0] == "61.0"
+    assert reproduction.readable(table)["mAP"][4] == "63.0 ± 2.6"
+
+
+def test_other_settings_are_other_rows_and_never_more_seeds():
+    noisy = [result("mmt", seed, 40.0, noise_rate=0.4) for seed in (1, 2)]
+    more_k = [result("mmt", seed, 50.0, clusters=800) for seed in (1, 2)]
+    other_data = [result("mmt", 4, 70.0, data=["drawn 0"] * 2, finished="2024-01-01T00:00:00+00:00")]
+    table = reproduction.table(RESULTS + noisy + more_k + other_data)
+    rows = table[table["method"] == "mmt"]
+    assert [(row.clusters, row.variant, row.seeds, row.mAP) for row in rows.itertuples()] == [
+        (320, "", 3, pytest.approx(63)),
+        (800, "", 2, 50.0),
+        (320, "noise_rate 0.4", 2, 40.0),
+        (320, "other images", 1, 70.0),
+    ]
+
+
+def test_direct_transfer_ignores_settings_of_the_adaptation_and_a_newer_run_replaces_an_older():
+    older = result("direct", 1, 10.0, epochs=3, clusters=800, finished="2024-01-01T00:00:00+00:00")
+    table = reproduction.table([older, *RESULTS])
+    row = table[table["method"] == "direct"]
+    assert len(row) == 1 and row["seeds"].item() == 3 and row["mAP"].item() == pytest.approx(32)
+
+
+def test_paired_interval_is_students_t_by_hand():
+    row = reproduction.paired(RESULTS, "mmt", "hard").iloc[0]
+    # differences 1, 2, 6: mean 3, sd √7; t(0.975, 2 degrees) = 4.302653, times √7 / √3 = 6.572411 (normal: 2.99)
+    assert (row["n"], row["mean"]) == (3, pytest.approx(3)) and row["sd"] == pytest.approx(7**0.5)
+    assert row["low"] == pytest.approx(3 - 6.572411, abs=1e-5) and row["high"] == pytest.approx(
+        3 + 6.572411, abs=1e-5
+    )
+
+
+def test_pairs_agree_in_task_seed_and_k():
+    results = [
+        result("mmt", 1, 70.0),
+        result("hard", 1, 60.0),
+        result("hard", 2, 50.0),  # no MMT of this seed
+        result("mmt", 1, 55.0, clusters=800),
+        result("hard", 1, 54.0, clusters=800),
+        result("mmt", 1, 40.0, target="city"),
+        result("hard", 1, 45.0, target="city"),
+        result("mmt", 1, 30.0, noise_rate=0.4),
+        result("hard", 1, 10.0, noise_rate=0.4),
+    ]
+    pairs = reproduction.pairs(results, "mmt", "hard")
+    found = {(p.task, p.clusters, p.variant): p.difference for p in pairs.itertuples()}
+    assert found == {
+        ("plaza→station", 320, ""): 10.0,
+        ("plaza→station", 800, ""): 1.0,
+        ("plaza→city", 320, ""): -5.0,
+        ("plaza→station", 320, "noise_rate 0.4"): 20.0,
+    }
+    means = {
+        (r.task, r.variant): (r.n, r.mean) for r in reproduction.paired(results, "mmt", "hard").itertuples()
+    }
+    assert means == {
+        ("plaza→station", ""): (2, 5.5),
+        ("plaza→city", ""): (1, -5.0),
+        ("all", ""): (3, 2.0),  # of the flipped labels nothing
+        ("plaza→station", "noise_rate 0.4"): (1, 20.0),
+    }
+    by_k = reproduction.paired(results, "mmt", "hard", by=("task", "clusters", "variant"))
+    assert [row["n"] for row in by_k.to_dict("records")] == [1, 1, 1, 3, 1]
+    bound = reproduction.pairs(
+        [*results, result("direct", 1, 20.0)], "mmt", "direct"
+    )  # no K of its own: every K
+    assert sorted(bound["difference"]) == [35.0, 50.0]
+
+
+def test_label_quality_is_averaged_per_end():
+    quality = reproduction.label_quality(RESULTS)
+    assert set(quality["title"]) == {"hard labels", "MMT", METHODS[CONTROL].title}
+    assert quality["nmi_first"].tolist() == pytest.approx([0.8] * 3)
+    assert quality["nmi_last"].tolist() == pytest.approx([0.9] * 3)
+
+
+SENTENCES = {
+    "the means have the gain": (
+        ((65.0, 65.1, 65.2), (65.0, 65.2, 65.1)),
+        [
+            "MMT is ahead of hard labels",
+            "mean networks gain by themselves",
+            "soft losses on top does not show",
+        ],
+        ["behind", "did not gain"],
+    ),
+    "the soft losses have it": (
+        ((65.0, 65.1, 65.2), (59.9, 60.1, 60.0)),
+        ["MMT is ahead", "mean networks by themselves does not show", "the soft losses add"],
+        ["did not gain"],
+    ),
+    "a negative result": (
+        ((55.0, 55.1, 55.2), (63.0, 63.1, 63.2)),
+        [
+            "MMT is behind hard labels",
+            "gain by themselves",
+            "soft losses cost",
+            "did not gain over hard labels",
+        ],
+        ["ahead"],
+    ),
+    "seeds that disagree": (
+        ((55.0, 60.0, 68.0), (60.0, 59.0, 61.5)),
+        ["do not tell the two apart", "mean networks by themselves does not show"],
+        ["ahead", "behind"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_sentences_follow_the_numbers(case):
+    (mmt, control), expected, absent = SENTENCES[case]
+    results = three_seeds(hard=(60.0, 60.0, 60.0), mmt=mmt, direct=(30.0, 30.0, 30.0), **{CONTROL: control})
+    text = " ".join(findings.sentences(results))
+    assert [e for e in expected if e not in text] == [] and [a for a in absent if a in text] == []
+
+
+def test_sentences_order_the_methods_and_name_what_did_harm():
+    results = three_seeds(direct=(40.0, 40.0, 40.0), hard=(35.0, 36.0, 37.0), mmt=(50.0, 50.0, 50.0))
+    text = " ".join(findings.sentences(results))
+    assert "MMT 50.0; direct transfer 40.0; hard labels 36.0" in text
+    assert "adaptation did harm: hard labels." in text
+    assert "not compared" in " ".join(findings.sentences([result("mmt", 1, 50.0)]))
+    single = " ".join(findings.sentences([result("mmt", 1, 50.0), result("hard", 1, 40.0)]))
+    assert "+10.0 mAP (one pair, so no interval)" in single and "nothing can be concluded" in single
+
+
+def test_deviations_follow_the_settings():
+    quick = dict(deviations([result("mmt", 1, 60.0)]))
+    assert any("64 × 32" in text for text in quick.values()) and any(
+        "side by side" in text for text in quick.values()
+    )
+    assert any("α = 0.99," in text for text in quick.values())
+    authors = make_settings(
+        "paper", source="/data/market", target="/data/duke", imagenet="cache", precision="float32"
+    )
+    paper = dict(deviations([{"config": authors.to_dict()}]))
+    assert (
+        len(paper) < 4 and len(DEVIATIONS) in paper
+    )  # the last one, the epoch that is reported, always holds
+    assert all("{" not in text for text in (quick | paper).values())
+
+
+def test_published_results_are_carried_with_their_sources():
+    published = reproduction.published()
+    row = published.query(
+        "source == 'DukeMTMC-reID' and target == 'Market-1501' and method == 'MMT (k-means)' and clusters == 500"
+    )
+    assert row.query("backbone == 'resnet50'")["mAP"].item() == 71.2
+    assert (
+        published["reported_in"].str.contains("Ge et al., ICLR 2020").any()
+        and published["reported_in"].notna().all()
+    )
+
+
+class Page(HTMLParser):
+    """Everything that a page loads or runs, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("runs")
+    for run in RESULTS:
+        write_run(tmp_path, run)
+    evil = result("mmt", 1, 50.0, target="/data/<script>alert(1)</script>", cluster_features="average")
+    evil["hardware"] = {"cpu": "<script>alert(2)</script>"}
+    write_run(tmp_path, evil, "mmt-evil")
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    for name in ("00_setup", '03_"<script>'):
+        (notebooks / f"{name}.ipynb").write_text('{"metadata": {}, "cells": []}')
+        (notebooks / f"{name}.html").write_text("<p>executed</p>")
+        (notebooks / f"{name}.json").write_text(
+            json.dumps({"rate": 0.123456, "<script>": "<script>alert(3)</script>"})
+        )
+    unfinished = tmp_path / "cache" / "mmt-unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text(json.dumps(make_settings("quick", seed=7, epochs=9).to_dict()))
+    (unfinished / "history.jsonl").write_text('{"epoch": 1}\n')
+    (tmp_path / "cache" / "source-1").mkdir()
+    (tmp_path / "cache" / "source-1" / "result.json").write_text('{"epochs": 3}')
+    return reproduction.write_report(tmp_path, "mmt run --profile 'quick' <script>")
+
+
+def test_report_needs_no_network_and_runs_nothing(written):
+    page = Page(written.read_text(encoding="utf-8"))
+    assert "script" not in {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "base") and not any(
+            name.startswith("on") for name in attributes
+        )
+        for name in ("src", "href", "srcset", "data"):
+            assert re.match(
+                r"data:image/png|notebooks/|results\.json", attributes.get(name) or "notebooks/"
+            ), attributes
+    assert not re.search(r"https?://|@import|url\(", written.read_text(encoding="utf-8"))
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) >= 4 and all(len(image["alt"]) > 30 for image in images)
+
+
+def test_report_escapes_names_and_settings(written):
+    page = Page(written.read_text(encoding="utf-8"))
+    text = "".join(page.text)
+    assert "<script>alert(2)</script>" in text and "<script>alert(3)</script>" in text  # as text, not as tags
+    assert "mmt run --profile 'quick' <script>" in text
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert "notebooks/00_setup.html" in links and "notebooks/03_%22%3Cscript%3E.html" in links
+
+
+def test_report_shows_the_numbers(written):
+    text = " ".join("".join(Page(written.read_text(encoding="utf-8")).text).split())
+    for expected in (
+        "63.0 ± 2.6",
+        "−3.6 to +9.6",
+        "rate: 0.1235",
+        "0.80 → 0.90",
+        "not finished: 1 of 9 epochs",
+        "a processor",
+    ):
+        assert expected in text, expected
+    listed = json.loads((written.parent / "results.json").read_text(encoding="utf-8"))
+    assert len(listed) == len(RESULTS) + 1 and RESULTS[0] in listed
+
+
+def test_missing_cells_are_listed(tmp_path):
+    for run in RESULTS:
+        if (run["method"], run["seed"]) not in (("mmt", 3), ("direct", 2)):
+            write_run(tmp_path, run)
+    results = reproduction.read_results(tmp_path)
+    assert reproduction.not_run(tmp_path, results) == [
+        ("direct transfer, plaza→station, seed 2", "not run"),
+        ("MMT, plaza→station, seed 3", "not run"),
+    ]
+    text = reproduction.write_report(tmp_path, "mmt report x").read_text(encoding="utf-8")
+    assert "MMT, plaza→station, seed 3: not run" in text
+
+
+def test_folders_without_results_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no finished run"):
+        reproduction.write_report(tmp_path, "mmt report x")
+    assert list(tmp_path.iterdir()) == []
+    folder = write_run(tmp_path, RESULTS[0])
+    (folder / "result.json").write_text('{"method": ')
+    with pytest.raises(InputError, match="does not hold JSON"):
+        reproduction.read_runs(tmp_path)
+    (folder / "result.json").write_text(json.dumps(RESULTS[0] | {"method": "magic"}))
+    with pytest.raises(InputError, match="magic"):
+        reproduction.read_runs(tmp_path)
+    with pytest.raises(InputError, match="no results"):
+        reproduction.table([])
