@@ -24,7 +24,8 @@ SEEDING_DIMENSIONS = 256  # k-means++ looks at this many principal directions of
 def kmeans(features, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """k-means on all features, started from greedy k-means++ seeds.
 
-    Small sets are started up to five times and the best result kept. The iterations are faiss's where it is installed (on a GPU: where faiss-gpu is), else the same ones in torch.
+    Small sets are started up to five times and the best result kept. The iterations are faiss's where it is installed
+    (on a GPU: where faiss-gpu is), else the same ones in torch.
 
     Args:
         features: (N, D) array or tensor; with a CUDA tensor all work is done on that GPU.

@@ -46,12 +46,14 @@ def prose(notebook: NotebookNode) -> str:
 
 
 def sections(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
-    """Cells by the second-level heading above them; "" holds those before the first."""
+    """Cells by the second-level heading above them, cut where a cell holds several; "" is before the first."""
     found: dict[str, list[NotebookNode]] = {"": []}
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (heading := re.search(r"^## +(.+)$", cell.source, flags=re.M)):
-            found[heading[1].strip()] = []
-        found[list(found)[-1]].append(cell)
+        pieces = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
+        for piece in filter(None, pieces):
+            if cell.cell_type == "markdown" and (heading := re.match(r"## +(.+)", piece)):
+                found[heading[1].strip()] = []
+            found[list(found)[-1]].append(NotebookNode(cell | {"source": piece}))
     return found
 
 
@@ -338,10 +340,7 @@ DAMAGES = {
     "asserts nothing": lambda nb: replace(nb, "assert ", "bool(1) or "),
     "the notebook ends with": lambda nb: replace(nb, "## Summary", "## What we saw"),
     "does not record": lambda nb: replace(nb, "lesson.record(", "dict("),
-    "0 exercises": lambda nb: (
-        nb.cells.pop(index_of(nb, "## Exercises") + 1)
-        and replace(nb, nb.cells[index_of(nb, "## Exercises")].source, "## Exercises\n")
-    ),
+    "0 exercises": lambda nb: insert(nb, new_markdown_cell("## Exercises\n\nNone."), before="## References"),
     "does not call figures.show": lambda nb: replace(nb, "figures.show(", "print("),
     "without an alt text": lambda nb: replace(nb, "alt=", "title="),
     "star import": lambda nb: insert(nb, new_code_cell("from numpy import *")),
