@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The smoke profile's runs, trained once: a home of its own, so that the checkout stays as it is."""
+def out(tmp_path_factory):
+    """The folder of the runs in a home of its own, so that the checkout stays as it is."""
     home = tmp_path_factory.mktemp("home")
     (home / "data").mkdir()
     (home / "notebooks").mkdir()
@@ -33,9 +33,14 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMTLIB_HOME", str(home))
         patch.setenv("PYTHONPATH", path)  # the kernel starts in the notebook's folder
-        out = home / "runs" / "smoke"
-        run_all(lessons.suite("smoke"), out, profile="smoke")
-        yield out
+        yield home / "runs" / "smoke"
+
+
+@pytest.fixture(scope="module")
+def runs(out):
+    """The same folder, with the smoke profile's runs trained."""
+    run_all(lessons.suite("smoke"), out, profile="smoke")
+    return out
 
 
 def outputs(copy: Path) -> list:
@@ -73,31 +78,31 @@ def test_solution_runs(path, runs):
     assert not [output for output in outputs(copy) if output.output_type == "error"]
 
 
-def test_unknown_parameter_is_refused_before_anything_runs(runs):
+def test_unknown_parameter_is_refused_before_anything_runs(out):
     with pytest.raises(InputError, match="profil"):
-        lessons.execute(FIRST, runs / "unknown", {"profil": "smoke"})
-    assert not (runs / "unknown" / "notebooks" / FIRST.name).exists()
+        lessons.execute(FIRST, out / "unknown", {"profil": "smoke"})
+    assert not (out / "unknown" / "notebooks" / FIRST.name).exists()
 
 
-def test_unknown_injected_parameter_is_refused_in_the_notebook(runs, tmp_path, monkeypatch):
+def test_unknown_injected_parameter_is_refused_in_the_notebook(out, tmp_path, monkeypatch):
     """Whoever calls papermill directly gets a warning from it, and an error from the notebook."""
     import papermill
 
     monkeypatch.setattr(papermill, "inspect_notebook", lambda path: {"profile": 1, "out": 1, "profil": 1})
     with pytest.raises(PapermillExecutionError, match="unknown notebook parameter.*profil"):
-        lessons.execute(FIRST, tmp_path, {"profil": "smoke", "out": str(runs)})
+        lessons.execute(FIRST, tmp_path, {"profil": "smoke", "out": str(out)})
 
 
-def test_unknown_profile_is_refused(runs, tmp_path):
+def test_unknown_profile_is_refused(out, tmp_path):
     with pytest.raises(PapermillExecutionError, match="unknown profile 'tiny'"):
-        lessons.execute(FIRST, tmp_path, {"profile": "tiny", "out": str(runs)})
+        lessons.execute(FIRST, tmp_path, {"profile": "tiny", "out": str(out)})
 
 
-def test_false_claim_fails(runs, tmp_path):
+def test_false_claim_fails(out, tmp_path):
     """The assertions are alive: with one rule of scoring left out, the hand-made AP is not the library's."""
     path = damaged(FIRST, tmp_path, "[~junk & ~too_easy]", "[~junk]")
     with pytest.raises(PapermillExecutionError, match="AssertionError"):
-        lessons.execute(path, tmp_path, {"profile": "smoke", "out": str(runs)})
+        lessons.execute(path, tmp_path, {"profile": "smoke", "out": str(out)})
     copy = tmp_path / "notebooks" / FIRST.name
     assert any(output.output_type == "error" for output in outputs(copy)), "the failed copy is kept"
     assert copy.with_suffix(".html").exists()
