@@ -24,7 +24,7 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods: switches over the one adaptation loop (`training.adapt`).
+    """One row of the table of methods: switches over the one adaptation loop (`adaptation.adapt`).
 
     Attributes:
         labels: Where the hard labels come from: clusters of target features, the target's own identities
@@ -156,9 +156,8 @@ class Settings:
             self._need(0 <= getattr(self, name) <= 1, name, "a share from 0 to 1")
         self._need(self.gap == -1 or self.gap >= 0, "gap", "0 or more, or -1 for each domain's own")
         self._need(0 <= self.alpha < 1, "alpha", "from 0 to below 1")
-        self._need(self.num_ids >= 2, "num_ids", "2 or more (a triplet needs a negative)")
-        self._need(self.num_instances >= 2, "num_instances", "2 or more (a triplet needs a positive)")
-        self._need(self.clusters >= 2, "clusters", "2 or more")
+        for name in ("num_ids", "num_instances", "clusters"):  # a triplet needs a positive and a negative
+            self._need(getattr(self, name) >= 2, name, "2 or more")
         batch = self.num_ids * self.num_instances
         self._need(self.bn_group == 0 or batch % self.bn_group == 0, "bn_group", f"a divisor of {batch}")
 
@@ -194,13 +193,8 @@ SEEDS = {"smoke": (1, 2), "quick": (1, 2, 3), "standard": (1, 2, 3, 4, 5), "pape
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "world_scale": "tiny",
-        "source_epochs": 2,
-        "source_iterations": 20,
-        "source_milestones": (1,),
-        "epochs": 2,
-        "iterations": 12,
-        "clusters": 20,
-        "num_ids": 8,
+        **{"source_epochs": 2, "source_iterations": 20, "source_milestones": (1,)},
+        **{"epochs": 2, "iterations": 12, "clusters": 20, "num_ids": 8},
     },
     "quick": {},
     "standard": {},
@@ -229,9 +223,9 @@ PROFILES: dict[str, dict[str, Any]] = {
 # The rows that every table shows: bounds, baseline, the control that has the means but not the soft losses, MMT.
 MAIN_METHODS = ("direct", "supervised", "hard", "mmt_without_soft_losses", "mmt")
 
-# Learning rates of the small profiles, chosen per method on a development world and development seeds by
-# benchmarks/choose_settings.py (its results stand in results/choose_settings.json). Rows that were not searched take the
-# rate of their nearest relative: without mean networks that of `hard`, with them that of `mmt`, which is the default.
+# Learning rates of the small profiles, chosen per method on a development world and seeds by
+# benchmarks/choose_settings.py (results/choose_settings.json). Rows that were not searched take their nearest
+# relative's: without mean networks that of `hard`, with them that of `mmt`, which is the default.
 METHOD_LR: dict[str, float] = {"supervised": 4e-3, "hard": 2.5e-4, "mmt_without_soft_losses": 4e-3}
 METHOD_LR |= dict.fromkeys(
     ("hard_single", "mutual_learning", "co_teaching", "mmt_without_means"), METHOD_LR["hard"]
@@ -276,8 +270,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration (a JSON value)."""
-    text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False).encode()
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -20,6 +20,7 @@ from mmtlib.config import InputError
 BLOCK_BYTES = (
     64 * 2**20
 )  # of one block of distances: large enough for the matrix product, small beside the features
+CHUNK = 32  # distances that are looked at together
 TILE = 2048  # rows and columns of one tile of the symmetric search
 
 
@@ -178,30 +179,41 @@ def _insert(image, other, distance, indices, distances, limits):
     limits[image] = distances[image, indices.shape[1] - 1]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def _update_rows(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's columns to the lists of its rows start … stop."""
     for r in range(start, stop):
         i = top + r
-        limit = limits[i]
         far = farthest[i]
-        for c in range(tile.shape[1]):
-            d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
-            far = max(far, d)
-            if d < limit and left + c != i:
-                _insert(i, left + c, d, indices, distances, limits)
-                limit = limits[i]
+        for first in range(0, tile.shape[1], CHUNK):
+            last = min(first + CHUNK, tile.shape[1])
+            near = limits[i]
+            for c in range(first, last):  # vectorised: few chunks hold anything near enough
+                d = norms[i] + norms[left + c] - 2 * tile[r, c]
+                far = d if d > far else far
+                near = d if d < near else near
+            if near < limits[i]:
+                for c in range(first, last):
+                    d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
+                    if d < limits[i] and left + c != i:
+                        _insert(i, left + c, d, indices, distances, limits)
         farthest[i] = far
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def _update_columns(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's rows to the lists of its columns start … stop."""
     for r in range(tile.shape[0]):
         i = top + r
-        for c in range(start, stop):
-            j = left + c
-            d = max(norms[i] + norms[j] - 2 * tile[r, c], 0)
-            farthest[j] = max(farthest[j], d)
-            if d < limits[j]:
-                _insert(j, i, d, indices, distances, limits)
+        for first in range(start, stop, CHUNK):
+            last = min(first + CHUNK, stop)
+            below = norms[i] * 0
+            for c in range(first, last):
+                d = norms[i] + norms[left + c] - 2 * tile[r, c]
+                farthest[left + c] = d if d > farthest[left + c] else farthest[left + c]
+                below = d - limits[left + c] if d - limits[left + c] < below else below
+            if below < 0:
+                for c in range(first, last):
+                    d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
+                    if d < limits[left + c]:
+                        _insert(left + c, i, d, indices, distances, limits)
