@@ -31,7 +31,7 @@ def load_images(
     *,
     workers: int | None = None,
 ) -> Tensor:
-    """Decode all images once, resize them (bilinear) and keep them as one tensor.
+    """Decode all images once, resize them (bicubic) and keep them as one tensor.
 
     Args:
         root: folder that `paths` are relative to.

@@ -97,14 +97,12 @@ def dbscan_eps(similarity: sparse.csr_array, rho: float = 1.6e-3) -> float:
     if not 0 < rho <= 1:
         raise InputError(f"rho = {rho}: expected a share in (0, 1]; the authors use 1.6e-3")
     count = similarity.shape[0]
-    above = similarity.data[similarity.indices > np.repeat(np.arange(count), np.diff(similarity.indptr))]
-    distances = np.float32(1) - above
-    zeros = int((distances <= 0).sum())
-    total = count * (count - 1) // 2 - zeros
-    distances = distances[distances > 0]
-    taken = max(1, round(rho * total))
-    near = np.partition(distances, taken - 1)[:taken] if taken < len(distances) else distances
-    eps = (near.sum(dtype=np.float64) + max(0, taken - len(near))) / taken  # absent pairs are at distance 1
+    distances, zeros = _distances_above(similarity.indptr, similarity.indices, similarity.data)
+    taken = max(1, round(rho * (count * (count - 1) // 2 - zeros)))
+    if taken < len(distances):
+        distances.partition(taken - 1)
+    near = distances[:taken]
+    eps = (near.sum(dtype=np.float64) + taken - len(near)) / taken  # absent pairs are at distance 1
     if eps >= 1:
         raise InputError(
             "no two different images share a k-reciprocal neighbour, so there is no radius to choose: "
@@ -131,8 +129,7 @@ def dbscan_labels(similarity: sparse.csr_array, eps: float, min_samples: int = 4
         raise InputError(f"eps = {eps}: expected a Jaccard distance in (0, 1)")
     if min_samples < 1:
         raise InputError(f"min_samples = {min_samples}: expected at least 1")
-    near = np.float32(1) - similarity.data <= eps
-    return _grow_clusters(similarity.indptr, similarity.indices, near, min_samples)
+    return _grow_clusters(similarity.indptr, similarity.indices, similarity.data, eps, min_samples)
 
 
 def classifier_weights(features, labels) -> np.ndarray:
@@ -296,12 +293,39 @@ def _label_means(points: torch.Tensor, labels: np.ndarray, num_clusters: int) ->
 
 
 @njit(nogil=True, cache=True)
-def _grow_clusters(starts, indices, near, min_samples):
+def _distances_above(starts, indices, data):
+    """The non-zero distances of the stored pairs above the diagonal, and the number of zero ones."""
+    one = np.float32(1)
+    size = 0
+    zeros = 0
+    for i in range(len(starts) - 1):
+        for t in range(starts[i], starts[i + 1]):
+            if indices[t] > i:
+                if data[t] < one:
+                    size += 1
+                else:
+                    zeros += 1
+    distances = np.empty(size, np.float32)
+    size = 0
+    for i in range(len(starts) - 1):
+        for t in range(starts[i], starts[i + 1]):
+            if indices[t] > i and data[t] < one:
+                distances[size] = one - data[t]
+                size += 1
+    return distances, zeros
+
+
+@njit(nogil=True, cache=True)
+def _grow_clusters(starts, indices, data, eps, min_samples):
     """Clusters in the order of their first core image; a border image joins the first cluster that reaches it."""
     count = len(starts) - 1
+    one = np.float32(1)
     core = np.zeros(count, np.bool_)
     for i in range(count):
-        core[i] = near[starts[i] : starts[i + 1]].sum() >= min_samples
+        within = 0
+        for t in range(starts[i], starts[i + 1]):
+            within += one - data[t] <= eps
+        core[i] = within >= min_samples
     labels = np.full(count, -1, np.int64)
     stack = np.empty(count, np.int64)
     label = 0
@@ -316,7 +340,7 @@ def _grow_clusters(starts, indices, near, min_samples):
             i = stack[size]
             for t in range(starts[i], starts[i + 1]):
                 j = indices[t]
-                if near[t] and labels[j] == -1:
+                if labels[j] == -1 and one - data[t] <= eps:
                     labels[j] = label
                     if core[j]:
                         stack[size] = j

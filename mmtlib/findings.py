@@ -42,12 +42,16 @@ def difference(row: dict[str, Any]) -> str:
 
 def _scope(results: Sequence[dict]) -> str:
     summary = table(results)
-    seeds = sorted(set(summary["seeds"]))
+    seeds, older = sorted(set(summary["seeds"])), len(results) - int(summary["seeds"].sum())
     text = (
-        f"{len(results)} finished runs of {_count(summary['method'].nunique(), 'method')} on "
+        f"{_count(len(results), 'finished run')} of {_count(summary['method'].nunique(), 'method')} on "
         f"{_count(summary['task'].nunique(), 'task')}, {_span(seeds)} per row. All scores are those of the last "
         "epoch; no epoch and no network was chosen by them."
     )
+    if older:
+        text += (
+            f" Left out: {_count(older, 'older run')} of the same cell, or on images that have changed since."
+        )
     if main_profile(results) == "smoke":
         text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
     return text
@@ -60,6 +64,8 @@ def _order(results: Sequence[dict]) -> list[str]:
     texts = []
     for task, rows in summary.groupby("task", sort=False):
         bounds = rows[rows["clusters"].isna()]
+        if len(rows) < 2:
+            continue
         for k in sorted(rows["clusters"].dropna().unique()) or [None]:
             group = pd.concat([bounds, rows[rows["clusters"] == k]]) if k is not None else bounds
             group = group.sort_values("mAP", ascending=False)
@@ -81,6 +87,8 @@ def _comparisons(results: Sequence[dict]) -> list[str]:
     texts = []
     for variant in sorted({*total, *means, *soft}):
         lead = f"With {variant}: " if variant else ""
+        if variant and max(parts[variant]["n"] for parts in (total, means, soft) if variant in parts) < 2:
+            continue  # a single pair under a changed setting: the table shows it, there is nothing to say of it
         if variant in total:
             texts.append(
                 f"{lead}MMT minus hard labels, paired by task, seed and K: "
@@ -88,9 +96,8 @@ def _comparisons(results: Sequence[dict]) -> list[str]:
             )
         if variant in means and variant in soft:
             texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
-    return texts or [
-        "MMT and hard labels were not both run with one task, seed and setting, so they are not compared here."
-    ]
+    few = "No two pairs of MMT and hard labels agree in task, seed, K and settings, so they are not compared here."
+    return texts or [few]
 
 
 def _verdict(row: dict[str, Any], a: str, b: str) -> str:

@@ -111,7 +111,7 @@ def tree(folder: Path, depth: int = 2, limit: int = 8) -> str:
 
 
 def read_image(path: str | Path, height: int, width: int, *, fast: bool = False) -> np.ndarray:
-    """Decode one image and resize it (bilinear): content decides the format, EXIF the rotation.
+    """Decode one image and resize it (bicubic, as the authors do): content decides the format, EXIF the rotation.
 
     Animations give their first frame, transparency is laid over white, 16 bits are scaled to 8.
 
@@ -136,7 +136,7 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
             upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
             rgb = _to_rgb(upright)
             if rgb.size != (width, height):
-                rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+                rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
             return np.asarray(rgb)
     except InputError:
         raise

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib.config import InputError
-from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION
+from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
 
 
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
@@ -98,9 +98,10 @@ def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int) -> N
         ax.scatter(*points[rest].T, color="#D5D5D5", **(common | {"s": 0.6 * size}))
         for i, value in enumerate(shown):
             color, marker = PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
-            style = common | (
-                {"s": max(30.0, 2.2 * size), "linewidths": 0.4, "edgecolors": "white"} if rest.any() else {}
-            )
+            edge = "#555555" if color == YELLOW else "white"  # yellow alone is lost on white
+            style = common | {"linewidths": 0.4, "edgecolors": edge}
+            if rest.any():
+                style["s"] = max(30.0, 2.2 * size)
             ax.scatter(*points[labels == value].T, color=color, marker=marker, label=str(value), **style)
         if not rest.any():
             ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True, ncols=2)

@@ -20,7 +20,6 @@ from mmtlib.config import InputError
 BLOCK_BYTES = (
     64 * 2**20
 )  # of one block of distances: large enough for the matrix product, small beside the features
-CHUNK = 32  # distances that are looked at together
 TILE = 2048  # rows and columns of one tile of the symmetric search
 
 
@@ -179,41 +178,33 @@ def _insert(image, other, distance, indices, distances, limits):
     limits[image] = distances[image, indices.shape[1] - 1]
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+@njit(nogil=True, cache=True)
 def _update_rows(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's columns to the lists of its rows start … stop."""
+    columns = norms[left : left + tile.shape[1]]
+    zero = norms.dtype.type(0)
     for r in range(start, stop):
         i = top + r
-        far = farthest[i]
-        for first in range(0, tile.shape[1], CHUNK):
-            last = min(first + CHUNK, tile.shape[1])
-            near = limits[i]
-            for c in range(first, last):  # vectorised: few chunks hold anything near enough
-                d = norms[i] + norms[left + c] - 2 * tile[r, c]
-                far = d if d > far else far
-                near = d if d < near else near
-            if near < limits[i]:
-                for c in range(first, last):
-                    d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
-                    if d < limits[i] and left + c != i:
-                        _insert(i, left + c, d, indices, distances, limits)
+        norm, row = norms[i], tile[r]
+        limit, far = limits[i], farthest[i]
+        for c in range(len(row)):
+            d = norm + columns[c] - (row[c] + row[c])  # not 2 * row[c]: that would be float64
+            far = d if d > far else far
+            if d < limit and left + c != i:
+                _insert(i, left + c, max(d, zero), indices, distances, limits)
+                limit = limits[i]
         farthest[i] = far
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+@njit(nogil=True, cache=True)
 def _update_columns(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's rows to the lists of its columns start … stop."""
+    zero = norms.dtype.type(0)
+    columns, limit, far = norms[left:], limits[left:], farthest[left:]
     for r in range(tile.shape[0]):
-        i = top + r
-        for first in range(start, stop, CHUNK):
-            last = min(first + CHUNK, stop)
-            below = norms[i] * 0
-            for c in range(first, last):
-                d = norms[i] + norms[left + c] - 2 * tile[r, c]
-                farthest[left + c] = d if d > farthest[left + c] else farthest[left + c]
-                below = d - limits[left + c] if d - limits[left + c] < below else below
-            if below < 0:
-                for c in range(first, last):
-                    d = max(norms[i] + norms[left + c] - 2 * tile[r, c], 0)
-                    if d < limits[left + c]:
-                        _insert(left + c, i, d, indices, distances, limits)
+        norm, row = norms[top + r], tile[r]
+        for c in range(start, stop):
+            d = norm + columns[c] - (row[c] + row[c])
+            far[c] = d if d > far[c] else far[c]
+            if d < limit[c]:
+                _insert(left + c, top + r, max(d, zero), indices, distances, limits)

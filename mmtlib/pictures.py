@@ -158,7 +158,7 @@ def camera_pair_matrix(
     """A number for each pair of cameras, such as the share of wrong merges between them.
 
     Args:
-        matrix: (C, C).
+        matrix: (C, C); NaN where there is no pair.
         ax: Where to draw; None makes a figure.
         label: What the numbers are.
         names: Of the cameras; None: c1, c2, …
@@ -171,12 +171,12 @@ def camera_pair_matrix(
     image = ax.imshow(matrix, cmap="cividis")
     if count <= 10:  # more would be too small to read; the colour bar remains
         middle = (np.nanmin(matrix) + np.nanmax(matrix)) / 2
-        form = ".0f" if (matrix == matrix.round()).all() else ".2f"
+        form = ".0f" if np.array_equal(matrix, matrix.round(), equal_nan=True) else ".2f"
         for (i, j), value in np.ndenumerate(matrix):
             ax.text(
                 j,
                 i,
-                format(value, form),
+                "–" if np.isnan(value) else format(value, form),
                 ha="center",
                 va="center",
                 color="white" if value < middle else "black",

@@ -164,8 +164,9 @@ def _settings_of_profile(runs: Sequence[FinishedRun]) -> list[tuple[str, list[Fi
                 if k is not None
                 else rows
             )
-            name = tables.group_name({"task": rows["task"].iloc[0], "clusters": k})
-            groups.append((name, [by_id[id(result)] for result in chosen["result"]]))
+            if chosen["method"].nunique() > 1:
+                name = tables.group_name({"task": rows["task"].iloc[0], "clusters": k})
+                groups.append((name, [by_id[id(result)] for result in chosen["result"]]))
     return groups
 
 

@@ -6,6 +6,7 @@ clusters, flipped labels) is a row of its own, never one more seed of the same r
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,33 +43,33 @@ def group_name(row: dict) -> str:
 
 
 def frame(results: Sequence[dict]) -> pd.DataFrame:
-    """One row per configuration and seed (the newest, where one was run twice under different code).
+    """One row per configuration and seed: the newest where there are several, none for images that have changed since.
 
     Returns:
         Columns task, source, target, method, clusters (missing where the method has no K), variant (settings that
-        differ from the profile's, "" for none), seed, the scores in percent, and `result`, the dict itself.
+        differ from the profile's, "" for none; where no run has the profile's value, from the commonest one), seed,
+        the scores in percent, and `result`, the dict itself.
 
     Raises:
         InputError: No results.
     """
     if not results:
         raise InputError("no results to tabulate: give the result dicts of finished runs")
-    profile = main_profile(results)
-    base = {method: make_settings(profile, method=method).to_dict() for method in METHODS}
+    base = _base(results)
     data: dict[tuple[str, str], Any] = {}  # what the newest run of each task was trained on
     rows = []
     for result in sorted(results, key=lambda r: r.get("finished", ""), reverse=True):
         method = METHODS[result["method"]]
         trained_on = result.get("config", {}).get("data")
-        other = data.setdefault((result["source"], result["target"]), trained_on) != trained_on
-        variant = [*_changed(result, base[result["method"]]), *(["other images"] if other else [])]
+        if data.setdefault((result["source"], result["target"]), trained_on) != trained_on:
+            continue  # another version of the embedded world, or a folder with other files
         has_k = method.labels == "clusters" and method.clustering == "kmeans"
         rows.append(
             {
                 "task": task_name(result),
                 **{name: result[name] for name in ("source", "target", "method")},
                 "clusters": result["clusters"] if has_k else None,
-                "variant": ", ".join(variant),
+                "variant": ", ".join(_changed(result, base[result["method"]])),
                 "seed": result["seed"],
                 **{name: float(result[name]) for name in SCORES},
                 "result": result,
@@ -220,8 +221,25 @@ def main_profile(results: Sequence[dict]) -> str:
     return named.most_common(1)[0][0] if named else "quick"
 
 
+def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
+    """Per method, the settings that count as unchanged. The learning rate is a method's own, the rest is common."""
+    profile = main_profile(results)
+    bases = {}
+    for method in {result["method"] for result in results}:
+        base = make_settings(profile, method=method).to_dict()
+        for name, default in base.items():
+            scope = [r for r in results if name != "lr" or r["method"] == method]
+            values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
+            if (
+                values and json.dumps(default) not in values
+            ):  # the profile was another when these runs were made
+                base[name] = json.loads(Counter(values).most_common(1)[0][0])
+        bases[method] = base
+    return bases
+
+
 def _changed(result: dict, base: dict[str, Any]) -> list[str]:
-    """The settings of a run that differ from the profile's and matter to its method."""
+    """The settings of a run that differ from `base` and matter to its method."""
     method, config = METHODS[result["method"]], result.get("config", {})
     ignored = {"source", "target", "method", "seed", "clusters"}
     if method.labels == "identities":

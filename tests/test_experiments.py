@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from mmtlib.experiments import QUALITY, RunFolder, load_task, open_dataset, pret
 from mmtlib.files import read_json, write_atomic
 from mmtlib.scheduling import run_all
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS_OF_A_COMMAND = 300
 
 
@@ -195,6 +197,44 @@ def test_wrong_usage_ends_in_one_message_and_status_2(
     assert done.returncode == 2, done.stderr
     assert reason in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("cache/mmt-*/result.json"))
+
+
+def test_a_folder_that_is_no_data_set_and_an_image_that_does_not_decode_are_named(
+    suite_home: Path, finished: RunFolder, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken market"
+    shutil.copytree(suite_home / "data" / "pedestrians" / "plaza-tiny", broken)
+    image = sorted((broken / "bounding_box_train").glob("*.jpg"))[3]
+    image.write_bytes(image.read_bytes()[:40])
+    (tmp_path / "empty").mkdir()
+    for source, reason in ((tmp_path / "empty", "bounding_box_train"), (broken, image.name)):
+        arguments = [
+            "adapt",
+            "--source",
+            source,
+            "--target",
+            "station",
+            "--profile",
+            "smoke",
+            "--out",
+            tmp_path / "runs",
+        ]
+        done = subprocess.run(
+            command(*arguments), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND
+        )
+        assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert not list((tmp_path / "runs").glob("cache/*/checkpoint.pt"))
+
+
+def test_a_torch_without_torchvision_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise ImportError('operator torchvision::nms does not exist')")
+    arguments = "adapt --source plaza --target station --profile smoke --out".split()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    done = subprocess.run(
+        command(*arguments, tmp_path / "runs"), capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1 and "torchvision" in done.stderr and "make install" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_loss_that_is_not_finite_ends_in_status_1(tmp_path: Path) -> None:

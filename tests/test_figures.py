@@ -180,6 +180,8 @@ def test_camera_pairs_are_written_into_their_cells():
     texts = {tuple(int(v) for v in text.get_position()): text.get_text() for text in ax.texts}
     assert texts == {(0, 0): "0.00", (1, 0): "0.25", (0, 1): "0.75", (1, 1): "1.00"}
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["c1", "c2"]
+    counts = figures.camera_pair_matrix(np.array([[np.nan, 3], [4, np.nan]]))
+    assert [text.get_text() for text in counts.texts] == ["–", "3", "4", "–"]
 
 
 def images(count: int) -> np.ndarray:

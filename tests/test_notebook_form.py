@@ -49,7 +49,9 @@ def sections(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
     """Cells by the second-level heading above them, cut where a cell holds several; "" is before the first."""
     found: dict[str, list[NotebookNode]] = {"": []}
     for cell in notebook.cells:
-        pieces = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
+        pieces = (
+            re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
+        )
         for piece in filter(None, pieces):
             if cell.cell_type == "markdown" and (heading := re.match(r"## +(.+)", piece)):
                 found[heading[1].strip()] = []
@@ -187,6 +189,11 @@ def complaints_code(notebook: NotebookNode) -> list[str]:
             )
         for call, name in zip(calls, names):
             alt = next((word.value for word in call.keywords if word.arg == "alt"), None)
+            if isinstance(alt, ast.Name):  # alt = "..." on a line of its own
+                values = {
+                    ast.unparse(n.targets[0]): n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)
+                }
+                alt = values.get(alt.id)
             if name == "figures.show" and (alt is None or len(ast.unparse(alt)) < 30):
                 found.append(f"{cell.id}: a figure without an alt text that says what it shows")
             if name in ("plt.show", "display"):

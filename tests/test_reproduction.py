@@ -105,15 +105,29 @@ def test_table_has_the_main_methods_in_their_order_and_no_k_for_bounds():
 def test_other_settings_are_other_rows_and_never_more_seeds():
     noisy = [result("mmt", seed, 40.0, noise_rate=0.4) for seed in (1, 2)]
     more_k = [result("mmt", seed, 50.0, clusters=800) for seed in (1, 2)]
-    other_data = [result("mmt", 4, 70.0, data=["drawn 0"] * 2, finished="2024-01-01T00:00:00+00:00")]
-    table = reproduction.table(RESULTS + noisy + more_k + other_data)
+    changed_images = [result("mmt", 4, 70.0, data=["drawn 0"] * 2, finished="2024-01-01T00:00:00+00:00")]
+    table = reproduction.table(RESULTS + noisy + more_k + changed_images)
     rows = table[table["method"] == "mmt"]
     assert [(row.clusters, row.variant, row.seeds, row.mAP) for row in rows.itertuples()] == [
         (320, "", 3, pytest.approx(63)),
         (800, "", 2, 50.0),
         (320, "noise_rate 0.4", 2, 40.0),
-        (320, "other images", 1, 70.0),
     ]
+    assert "Left out: 1 older run of" in findings.sentences(RESULTS + changed_images)[0]
+
+
+def test_where_the_profile_has_changed_since_the_commonest_settings_count_as_unchanged():
+    results = [
+        result(m, seed, 50.0, alpha=0.9, lr=lr) for m, lr in (("mmt", 0.5), ("hard", 0.25)) for seed in (1, 2)
+    ]
+    results.append(result("mmt", 1, 40.0, alpha=0.8, lr=0.5))
+    rows = reproduction.table(results)
+    assert [(row.method, row.variant) for row in rows.itertuples()] == [
+        ("hard", ""),
+        ("mmt", ""),
+        ("mmt", "alpha 0.8"),
+    ]
+    assert len(reproduction.pairs(results, "mmt", "hard")) == 2
 
 
 def test_direct_transfer_ignores_settings_of_the_adaptation_and_a_newer_run_replaces_an_older():
