@@ -62,6 +62,21 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
     return tensor.contiguous()
 
 
+def as_feature_pair(
+    query_features, gallery_features, *, allow_zero: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check query (Q, D) and gallery (G, D) features as `as_features` does, and bring them to one type and device."""
+    queries = as_features(query_features, "query_features", allow_zero=allow_zero)
+    gallery = as_features(gallery_features, "gallery_features", allow_zero=allow_zero)
+    if queries.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query_features have {queries.shape[1]} columns, gallery_features {gallery.shape[1]}: "
+            "both must come from the same network"
+        )
+    dtype = torch.promote_types(queries.dtype, gallery.dtype)
+    return queries.to(gallery.device, dtype), gallery.to(dtype)
+
+
 def run_parallel(kernel: Callable, size: int, *arguments, grain: int = 64) -> list:
     """Call `kernel(start, stop, *arguments)` over 0 … size in chunks, on as many threads as torch is allowed.
 

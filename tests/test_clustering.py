@@ -12,10 +12,10 @@ import torch
 from scipy import sparse
 from sklearn.cluster import DBSCAN, KMeans
 
-from mmtlib import clustering
 from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans, relabel
 from mmtlib.config import InputError
 from mmtlib.jaccard import jaccard_similarity
+from mmtlib.kmeans import _fill_empty
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "jaccard.npz")
 CASES = ["case0", "case1", "case2", "case3"]
@@ -26,7 +26,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """k-means with faiss, and as it runs where faiss is absent."""
     if request.param == "faiss":
         pytest.importorskip("faiss")
-    monkeypatch.setattr(clustering, "_faiss_serves", lambda points: request.param == "faiss")
+    monkeypatch.setattr("mmtlib.kmeans._faiss_serves", lambda points: request.param == "faiss")
     return request.param
 
 
@@ -79,7 +79,7 @@ def test_kmeans_leaves_no_cluster_empty(engine: str) -> None:
 
 
 def test_an_empty_cluster_takes_the_farthest_point_that_is_not_alone() -> None:
-    labels = clustering._fill_empty(np.array([0, 0, 1, 0]), np.array([0.1, 0.5, 9.0, 0.2]), 3)
+    labels = _fill_empty(np.array([0, 0, 1, 0]), np.array([0.1, 0.5, 9.0, 0.2]), 3)
     assert labels.tolist() == [0, 2, 1, 0]
 
 

@@ -1,0 +1,121 @@
+"""Bring the README in line with `results/`: its tables, sentences and pictures follow from the committed result files.
+
+    python docs/update_readme.py [--runs runs/quick]     # --runs: copy a folder's results and draw its curves first
+
+`results/<profile>.json` is the list of all results of `mmt run --profile <profile>` (its results.json),
+`results/suite_<profile>.json` what `benchmarks/measure_suite.py` measured of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mmtlib import figures, findings, pedestrians, reproduction
+from mmtlib.files import read_json, write_atomic, write_json
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY / "README.md"
+MARGIN = 24
+PROFILES = {
+    "quick": "`quick`: plaza→station, 3 seeds (`make run`)",
+    "standard": "`standard`: all four tasks, 5 seeds (`make run PROFILE=standard`)",
+}
+
+
+def results_section() -> str:
+    """The README's tables and what they say, from the committed result files."""
+    parts = []
+    for profile, title in PROFILES.items():
+        file = RESULTS / f"{profile}.json"
+        if not file.exists():
+            parts.append(f"**{title}**: not run yet.")
+            continue
+        results = read_json(file)
+        shown = reproduction.readable(reproduction.table(results))
+        header = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
+        rows = [f"| {' | '.join(map(str, row))} |" for row in shown.itertuples(index=False)]
+        parts += [f"**{title}**", "\n".join(header + rows), _paired(results), *findings.sentences(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _paired(results: list[dict]) -> str:
+    """MMT minus hard labels per task and over all, where there is more than one task."""
+    differences = reproduction.paired(results, "mmt", "hard").to_dict("records")
+    if len(differences) < 2:
+        return ""
+    rows = [f"| {row['task']} | {findings.difference(row)} |" for row in differences]
+    return "\n".join(["| MMT minus hard labels, paired by seed | |", "|---|---|", *rows])
+
+
+def minutes(profile: str) -> str:
+    """How long a profile took, or that it was not measured."""
+    file = RESULTS / f"suite_{profile}.json"
+    if not file.exists():
+        return "not measured yet"
+    record = read_json(file)
+    return f"{record['minutes']:.1f} min, {record['peak_memory_gb']:.1f} GB of memory at the peak"
+
+
+def updated(text: str) -> str:
+    """The README with everything between its markers made anew."""
+    blocks = {
+        "results": results_section(),
+        **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)},
+    }
+    for name, block in blocks.items():
+        inline = name.startswith("minutes")
+        pattern = re.compile(rf"(<!-- {name} -->).*?(<!-- end -->)", re.DOTALL)
+        filler = block if inline else f"\n\n{block}\n\n"
+        text, count = pattern.subn(lambda match: match[1] + filler + match[2], text)  # noqa: B023 (used at once)
+        if count != 1:
+            raise ValueError(f"README.md has {count} blocks '<!-- {name} --> … <!-- end -->', expected 1")
+    return text
+
+
+def domains() -> Image.Image:
+    """Contact sheets of the three domains side by side: a row per person, a column per camera."""
+    with tempfile.TemporaryDirectory() as folder:
+        sheets = {
+            name: pedestrians.contact_sheet(
+                pedestrians.generate(name, folder, size=(128, 64), scale="tiny"), rows=4
+            )
+            for name in pedestrians.DOMAINS
+        }
+    width = sum(sheet.width for sheet in sheets.values()) + MARGIN * (len(sheets) + 1)
+    page = Image.new("RGB", (width, max(s.height for s in sheets.values()) + 3 * MARGIN), "white")
+    pen, font, x = ImageDraw.Draw(page), ImageFont.load_default(size=22), MARGIN
+    for name, sheet in sheets.items():
+        pen.text((x, MARGIN // 2), name, fill="black", font=font)
+        page.paste(sheet, (x, 2 * MARGIN))
+        x += sheet.width + MARGIN
+    return page
+
+
+def main() -> None:
+    """Copy results where runs are given, draw the pictures, rewrite the README."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, help="a folder of finished runs, such as runs/quick")
+    options = parser.parse_args()
+    domains().save(DOCS / "domains.png", optimize=True)
+    if options.runs:
+        runs = reproduction.read_runs(options.runs)
+        profile = runs[0].result["profile"]
+        write_json(RESULTS / f"{profile}.json", [run.result for run in runs])
+        figures.use_style()
+        main_task = [
+            run for run in runs if (run.result["source"], run.result["target"]) == ("plaza", "station")
+        ]
+        ax = figures.learning_curves(main_task, "mAP")
+        ax.figure.savefig(DOCS / f"learning_curves_{profile}.png", dpi=150, bbox_inches="tight")
+    write_atomic(README, updated(README.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What is committed as a result still belongs to this code, and the README says what the result files say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmtlib.config import METHOD_LR, Settings, config_hash, make_settings
+from mmtlib.experiments import run_config
+from mmtlib.files import read_json
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TABLES = [p for name in ("quick", "standard") if (p := REPOSITORY / "results" / f"{name}.json").exists()]
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_committed_results_have_the_hash_of_this_code(file: Path) -> None:
+    results = read_json(file)
+    assert results
+    for result in results:
+        names = set(Settings().to_dict())
+        settings = Settings(**{k: v for k, v in result["config"].items() if k in names})
+        title = f"{result['method']}, seed {result['seed']}"
+        assert config_hash(run_config(settings)) == result["config_hash"], f"{title}: run `mmt run` again"
+        expected = make_settings(file.stem, **{k: result[k] for k in ("method", "source", "target", "seed")})
+        assert settings == expected, f"{title}: the profile's settings have changed since"
+
+
+def test_the_readme_says_what_the_result_files_say() -> None:
+    spec = importlib.util.spec_from_file_location("update_readme", REPOSITORY / "docs" / "update_readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert module.updated(text) == text, "run python docs/update_readme.py"
+
+
+def test_learning_rates_are_those_that_the_search_chose() -> None:
+    search = read_json(REPOSITORY / "results" / "choose_settings.json")
+    chosen = {method: METHOD_LR.get(method, Settings().lr) for method in search["chosen"]}
+    assert chosen == search["chosen"]
+    reported = {make_settings("standard").world_seed}
+    assert search["world_seed"] not in reported and not set(search["seeds"]) & {1, 2, 3, 4, 5}
