@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import torch
 from scipy import sparse
@@ -13,9 +11,7 @@ from mmtlib.neighbours import BLOCK_BYTES, as_features
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # k-means stops when an iteration lowers the inertia by less than this share
-RESTART_BUDGET = (
-    10**8
-)  # N · K · D up to which k-means starts again and keeps the best: small sets have bad local minima
+RESTART_BUDGET = 10**8  # N · K · D up to which k-means starts again: small sets have bad local minima
 SEEDING_DIMENSIONS = 256  # k-means++ looks at this many principal directions of the features
 
 
@@ -67,9 +63,8 @@ def label_means(points: torch.Tensor, labels: np.ndarray, num_clusters: int) -> 
     device_labels = torch.as_tensor(labels, device=points.device)
     every = torch.arange(num_clusters, device=points.device)[:, None]
     for part, part_labels in zip(points.split(8192), device_labels.split(8192), strict=True):
-        sums += (every == part_labels).to(
-            points.dtype
-        ) @ part  # a product, not atomic additions: deterministic
+        members = (every == part_labels).to(points.dtype)
+        sums += members @ part  # a product, not atomic additions: deterministic
     return sums / torch.as_tensor(sizes, device=points.device)[:, None]
 
 
@@ -107,10 +102,10 @@ def _distances(points: torch.Tensor, norms: torch.Tensor, chosen: torch.Tensor) 
 
 
 def _faiss_serves(points: torch.Tensor) -> bool:
-    if importlib.util.find_spec("faiss") is None:
+    try:
+        import faiss  # lazily: optional, and not needed to import this module
+    except ImportError:
         return False
-    import faiss  # lazily: optional, and not needed to import this module
-
     return not points.is_cuda or getattr(faiss, "get_num_gpus", lambda: 0)() > 0
 
 
@@ -118,14 +113,8 @@ def _iterate_faiss(points: torch.Tensor, centers: torch.Tensor) -> tuple[np.ndar
     import faiss
 
     array, start = points.cpu().numpy(), centers.cpu().numpy()
-    run = faiss.Kmeans(
-        array.shape[1],
-        len(start),
-        niter=5,
-        gpu=points.is_cuda,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(array),
-    )  # no sub-sampling
+    every_point = {"min_points_per_centroid": 1, "max_points_per_centroid": len(array)}  # no sub-sampling
+    run = faiss.Kmeans(array.shape[1], len(start), niter=5, gpu=points.is_cuda, **every_point)
     for _ in range(MAX_ITERATIONS // 5):
         run.train(array, init_centroids=start)
         start = run.centroids

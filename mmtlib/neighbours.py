@@ -19,7 +19,7 @@ from mmtlib.config import InputError
 
 BLOCK_BYTES = (
     64 * 2**20
-)  # of one block of distances: large enough for the matrix product, small beside the features
+)  # of one block of distances: enough for the matrix product, small beside the features
 TILE = 2048  # rows and columns of one tile of the symmetric search
 
 
@@ -43,9 +43,8 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
         array = np.asarray(features)
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name}: found an array of {array.dtype}, expected numbers in shape (N, D)")
-        tensor = torch.from_numpy(
-            np.ascontiguousarray(array if array.dtype.kind == "f" else array.astype(np.float32))
-        )
+        dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 4 else np.float32
+        tensor = torch.from_numpy(np.require(array, dtype, ["C", "W"]))  # a copy only where one is needed
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise InputError(
             f"{name}: found shape {tuple(tensor.shape)}, expected (N, D) with at least one row and column"
