@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 import tempfile
 import time
@@ -227,17 +228,31 @@ def execute_all(
 
 
 def _write_html(copy: Path) -> None:
-    """A page that opens without a network: figures and styles inside, no MathJax or require.js from elsewhere."""
+    """A page that opens without a network: figures, styles and formulas (as MathML) inside, nothing loaded."""
     import nbformat
     from nbconvert import HTMLExporter
 
+    notebook = nbformat.read(copy, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _FORMULA.sub(_mathml, cell.source)
     exporter = HTMLExporter(
         exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url=""
     )
-    page, _ = exporter.from_notebook_node(
-        nbformat.read(copy, as_version=4), {"metadata": {"name": copy.stem}}
-    )
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": copy.stem}})
     write_atomic(copy.with_suffix(".html"), page)
+
+
+_FORMULA = re.compile(r"(?P<code>`+).*?(?P=code)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
+
+
+def _mathml(match: re.Match) -> str:
+    """A formula as MathML, which browsers draw without a script; code stays as it is."""
+    from latex2mathml.converter import convert
+
+    if match["code"]:
+        return match[0]
+    return convert(match["block"] or match["inline"], display="block" if match["block"] else "inline")
 
 
 @contextmanager
