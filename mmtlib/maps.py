@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tqdm import TqdmWarning
 
 from mmtlib.config import InputError
 from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
@@ -35,7 +37,8 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
         raise InputError(
             f"init has shape {np.shape(init)}, expected {(len(features), 2)}: the map of the same images"
         )
-    import umap  # takes seconds, and few figures need it
+    with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # of a bar that is never shown
+        import umap  # takes seconds, and few figures need it
 
     start = {"init": "pca", "n_epochs": 200}
     if init is not None:

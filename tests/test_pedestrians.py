@@ -19,8 +19,8 @@ from PIL import Image
 
 from mmtlib import pedestrians
 from mmtlib.config import InputError
-from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, FAR, SCALES, Knobs, domain_knobs
 from mmtlib.pedestrians import FOLDERS, contact_sheet, generate, render, world
+from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, FAR, SCALES, Knobs, domain_knobs
 from mmtlib.world.population import COLOURS
 from mmtlib.world.worlds import pictures, shot_of
 
