@@ -45,7 +45,6 @@ def dense_distances(features: np.ndarray, k1: int = 20, k2: int = 6) -> np.ndarr
         weights = np.exp(-distances[i, chosen])
         rows[i, chosen] = weights / weights.sum()
     rows = np.stack([rows[order[i, :k2]].mean(0) for i in range(count)])
-    del order
     holders = [np.flatnonzero(column) for column in np.ascontiguousarray(rows.T)]
     for i in range(count):
         shared = np.zeros(count, np.float32)

@@ -73,12 +73,12 @@ def machine_rates() -> dict[str, float]:
     }
 
 
-def people(count: int, dimensions: int, seed: int, *, per_person: int = 17, spread: float = 1.6):
+def people(count: int, dimensions: int, seed: int, *, per_person: int = 17, spread: float = 2.5):
     """Unit features of `count` images in file order (by person), with a shift for each of six cameras.
 
     Returns:
-        features (N, D) float32, pids (N) from 1 and camids (N). `spread` is the noise around a person: at 1.6 and 2048
-        dimensions the nearest image of another person is nearer than the farthest one of the same for most images.
+        features (N, D) float32, pids (N) from 1 and camids (N). `spread` is the noise around a person: 2.5 makes an
+        mAP of about 0.86 among 3,000 images of 2048 dimensions.
     """
     rng = np.random.default_rng(seed)
     pids = np.sort(rng.integers(0, max(1, count // per_person), count))

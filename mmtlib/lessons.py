@@ -240,6 +240,9 @@ def _write_html(copy: Path) -> None:
         exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url=""
     )
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": copy.stem}})
+    page = re.sub(
+        r'<script src="">\s*</script>', "", page
+    )  # what the template leaves of the two it would load
     write_atomic(copy.with_suffix(".html"), page)
 
 

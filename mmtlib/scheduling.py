@@ -110,10 +110,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException:
+        processes = list(pool._processes.values())  # a keyboard interrupt must not wait for an epoch to end
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(
-            pool._processes.values()
-        ):  # a keyboard interrupt must not wait for an epoch to end
+        for process in processes:
             process.terminate()
         raise
     pool.shutdown()
