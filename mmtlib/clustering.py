@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from scipy import sparse
 
 from mmtlib.config import InputError
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.kmeans import kmeans, label_means
-from mmtlib.neighbours import as_features
+from mmtlib.neighbours import as_features, compiled
 
 __all__ = ["classifier_weights", "dbscan", "dbscan_eps", "dbscan_labels", "kmeans", "relabel"]
 
@@ -134,7 +133,7 @@ def relabel(labels) -> np.ndarray:
     return np.where(labels >= 0, np.searchsorted(used, labels), -1).astype(np.int64)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _distances_above(starts, indices, data):
     """The non-zero distances of the stored pairs above the diagonal, and the number of zero ones."""
     one = np.float32(1)
@@ -157,7 +156,7 @@ def _distances_above(starts, indices, data):
     return distances, zeros
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _grow_clusters(starts, indices, data, eps, min_samples):
     """Clusters in the order of their first core image; a border image joins the first cluster that reaches it."""
     count = len(starts) - 1

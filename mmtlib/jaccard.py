@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from scipy import sparse
 
 from mmtlib.config import InputError
-from mmtlib.neighbours import as_features, nearest_neighbours, run_parallel
+from mmtlib.neighbours import as_features, compiled, nearest_neighbours, run_parallel
 
 
 def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
@@ -118,7 +117,7 @@ def _symmetric(chunks: list, count: int) -> sparse.csr_array:
     return sparse.csr_array((data, indices, starts), shape=(count, count))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep_mutual(start, stop, indices, lists, lengths):
     k = lists.shape[1]
     for i in range(start, stop):
@@ -130,7 +129,7 @@ def _keep_mutual(start, stop, indices, lists, lengths):
                     break
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _squared_distance(a, b):
     total = a.dtype.type(0)
     for c in range(len(a)):
@@ -138,7 +137,7 @@ def _squared_distance(a, b):
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size, narrow, narrow_size, power):
     """Rows V before query expansion: expanded reciprocal sets and their weights."""
     count, k = indices.shape
@@ -193,7 +192,7 @@ def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size,
     return lengths, out_indices[:end].copy(), out_data[:end].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _average(start, stop, indices, k2, row_starts, row_indices, row_data):
     """Local query expansion: the mean of the rows of the k2 nearest images."""
     count = len(indices)
@@ -225,7 +224,7 @@ def _average(start, stop, indices, k2, row_starts, row_indices, row_data):
     return lengths, out_indices[:end].copy(), out_data[:end].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _share_above(start, stop, row_starts, row_indices, row_data, column_starts, column_indices, column_data):
     """Similarity of images start … stop to those with a higher index: Σ min over the columns that both have."""
     count = len(row_starts) - 1
@@ -264,7 +263,7 @@ def _share_above(start, stop, row_starts, row_indices, row_data, column_starts, 
     return lengths, out_indices[:end].copy(), out_data[:end].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _mirror(first, sizes, others, values, indices, data, free):
     """Write the entries (i, j) of rows i = first … as (j, i): i ascends, so each row's part below it is sorted."""
     t = 0
@@ -281,7 +280,7 @@ def _mirror(first, sizes, others, values, indices, data, free):
             t += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill_above(starts, indices, data, free):
     """Mirror the part up to the diagonal once more: j ascends, so the part above it is sorted too."""
     for j in range(len(starts) - 1):

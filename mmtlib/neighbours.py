@@ -76,6 +76,20 @@ def as_feature_pair(
     return queries.to(gallery.device, dtype), gallery.to(dtype)
 
 
+def compiled(**options) -> Callable[[Callable], Callable]:
+    """Decorator: compile loops over arrays to run without the interpreter lock, kept on disk for the next process."""
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except (
+            RuntimeError
+        ):  # no folder can be written, neither the package's nor a home: compile in each process
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
 def run_parallel(kernel: Callable, size: int, *arguments, grain: int = 64) -> list:
     """Call `kernel(start, stop, *arguments)` over 0 … size in chunks, on as many threads as torch is allowed.
 
@@ -179,7 +193,7 @@ def _nearest_on_gpu(features: torch.Tensor, k: int) -> Neighbours:
     return Neighbours(*(torch.cat(parts).cpu().numpy() for parts in (indices, distances, farthest)))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _insert(image, other, distance, indices, distances, limits):
     """Put `other` into the sorted list of `image`, behind those at the same distance."""
     place = indices.shape[1] - 1
@@ -192,7 +206,7 @@ def _insert(image, other, distance, indices, distances, limits):
     limits[image] = distances[image, indices.shape[1] - 1]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _update_rows(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's columns to the lists of its rows start … stop."""
     columns = norms[left : left + tile.shape[1]]
@@ -210,7 +224,7 @@ def _update_rows(start, stop, tile, top, left, norms, indices, distances, limits
         farthest[i] = far
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _update_columns(start, stop, tile, top, left, norms, indices, distances, limits, farthest):
     """Offer the images of a tile's rows to the lists of its columns start … stop."""
     zero = norms.dtype.type(0)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 
 from mmtlib.config import InputError
 from mmtlib.jaccard import encode_neighbourhoods
-from mmtlib.neighbours import as_feature_pair, distance_blocks, run_parallel
+from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
 
 
 def rerank(
@@ -59,7 +58,7 @@ def rerank(
     return reranked
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _blend(
     start,
     stop,

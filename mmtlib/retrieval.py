@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 
 from mmtlib.config import InputError
-from mmtlib.neighbours import as_feature_pair, distance_blocks, run_parallel
+from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
 from mmtlib.reranking import rerank
 
 __all__ = ["RetrievalScores", "evaluate_distances", "evaluate_retrieval", "rerank"]
@@ -175,7 +174,7 @@ def _score(blocks: Iterable[tuple[int, np.ndarray]], ids: _Identities, max_rank:
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count_ranks(
     start, stop, offset, block, first, last, by_pid, junk, query_camids, gallery_camids, aps, ranks
 ):
