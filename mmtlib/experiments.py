@@ -28,9 +28,7 @@ from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
 from mmtlib.epochs import Progress
 from mmtlib.files import read_json, read_lines, write_atomic, write_json, write_lines
 from mmtlib.networks import load_network, save_network
-from mmtlib.tasks import data_keys, generate_world, home, load_task, open_dataset  # noqa: F401
-
-QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
+from mmtlib.tasks import data_keys, load_task
 
 
 class RunFolder:

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from mmtlib.config import METHODS, InputError, make_settings
-from mmtlib.experiments import QUALITY, RunFolder, load_task, open_dataset, pretrained, run, run_folder
+from mmtlib.experiments import RunFolder, pretrained, run, run_folder
 from mmtlib.files import read_json, write_atomic
 from mmtlib.scheduling import run_all
+from mmtlib.tables import QUALITY
+from mmtlib.tasks import load_task, open_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS_OF_A_COMMAND = 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 FIRST = LESSONS[0]
-SECONDS = 60.0  # a smoke notebook takes 20 s on an idle machine, and tests may share theirs
+SECONDS = 60.0  # a smoke notebook takes about 20 s on an idle machine; a busy one tells nothing
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +68,12 @@ def test_lesson_runs(path, runs):
     warnings = [o.text for o in outputs(copy) if o.output_type == "stream" and o.name == "stderr"]
     assert errors == [] and not any("Warning" in text for text in warnings), warnings
     page = copy.with_suffix(".html").read_text(encoding="utf-8")
-    assert "<script src=" not in page and "<img" in page
+    assert "<img" in page and not re.search(r"<(script|link)[^>]+(src|href)=\"(https?:)?//", page), (
+        "loads from elsewhere"
+    )
     seconds = nbformat.read(copy, as_version=4).metadata.papermill.duration
-    assert seconds < SECONDS * max(1.0, os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0)
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] < 1.5 * (os.cpu_count() or 1):
+        assert seconds < SECONDS
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=[path.stem for path in SOLUTIONS])
