@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtlib import figures, findings, pedestrians, reproduction
+from mmtlib.config import MAIN_METHODS, SEEDS, TASKS
 from mmtlib.files import read_json, write_atomic, write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,6 +40,9 @@ def results_section() -> str:
         shown = reproduction.readable(reproduction.table(results))
         header = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
         rows = [f"| {' | '.join(map(str, row))} |" for row in shown.itertuples(index=False)]
+        whole = len(TASKS[profile]) * len(MAIN_METHODS) * len(SEEDS[profile])
+        if len(results) < whole:
+            title += f"; {len(results)} of {whole} runs so far, the others are not run yet"
         parts += [f"**{title}**", "\n".join(header + rows), _paired(results), *findings.sentences(results)]
     return "\n\n".join(part for part in parts if part)
 

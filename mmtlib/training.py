@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtlib.config import Settings
+from mmtlib.config import InputError, Settings
 from mmtlib.ema import update_mean_network
 from mmtlib.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
@@ -36,26 +36,23 @@ def mmt_step(
     view. After the optimiser's step each mean network moves towards its network.
 
     Args:
-        networks: One or two networks in train mode; called on a view they return (features (B, D), logits (B, K)).
-        means: Their mean networks, in train mode too (their batch norms keep statistics of their own); may be
-            empty if the teacher is no mean.
+        networks: One or two, in train mode; a view (B, 3, H, W) gives features (B, D) and logits (B, K).
+        means: Their mean networks, in train mode too; may be empty if the teacher is no mean.
         optimizer: Over the parameters of all networks.
-        views: One augmented batch per network, each (B, 3, H, W), of the same images in the same order.
+        views: One augmented batch per network, of the same images in the same order.
         pids: Hard labels (B), 0 … K − 1.
-        soft_ce_weight: w_ce in [0, 1].
-        soft_tri_weight: w_tri in [0, 1].
-        alpha: Momentum of the mean networks.
-        step: Steps taken before this one, over the whole adaptation.
+        soft_ce_weight, soft_tri_weight: w_ce and w_tri in [0, 1].
+        alpha, step: Momentum of the mean networks, and the steps taken before this one.
         teacher: "other mean" (MMT), "own mean" (mean teacher), "other network" (mutual learning) or "none".
         label_smoothing: ε of the hard classification loss.
         autocast: Context for the forward passes (mixed precision); the losses always run outside of it.
 
     Returns:
-        The parts, detached: loss, hard_ce, hard_triplet, soft_ce, soft_triplet (sums over the networks) and
-        accuracy (share of the batch that the networks' classifiers label as given).
+        hard_ce, hard_triplet, soft_ce, soft_triplet (sums over the networks), loss and accuracy, detached.
 
     Raises:
-        FloatingPointError: The loss is not finite; nothing was updated.
+        FloatingPointError: The loss is not finite; no parameter was updated.
+        InputError: A soft loss without a teacher, or a batch with one identity.
 
     Taught in: notebook 04.
     """
@@ -63,28 +60,28 @@ def mmt_step(
         outputs = [network(view) for network, view in zip(networks, views, strict=True)]
         with torch.no_grad():  # also without a soft loss: their batch norms need the statistics
             mean_outputs = [mean(view) for mean, view in zip(means, views)]
-    taught = [(f.detach(), z.detach()) for f, z in outputs] if teacher == "other network" else mean_outputs
-    if teacher.startswith("other"):
-        taught = taught[::-1]
-    zero = torch.zeros((), device=pids.device)
-    parts = dict.fromkeys(("hard_ce", "hard_triplet", "soft_ce", "soft_triplet"), zero)
-    for i, (features, logits) in enumerate(outputs):
+    taught = outputs if teacher == "other network" else mean_outputs
+    taught = taught[::-1] if teacher.startswith("other") else taught
+    if len(taught) < len(outputs) and (soft_ce_weight or soft_tri_weight):
+        raise InputError(f"{len(outputs)} networks have {len(taught)} teachers: pass a mean network for each")
+    parts = dict.fromkeys(
+        ("hard_ce", "hard_triplet", "soft_ce", "soft_triplet"), torch.zeros((), device=pids.device)
+    )
+    for i, (f, z) in enumerate(outputs):
         if soft_ce_weight < 1:
-            hard = F.cross_entropy(logits, pids, label_smoothing=label_smoothing)
-            parts["hard_ce"] = parts["hard_ce"] + hard
+            parts["hard_ce"] = parts["hard_ce"] + F.cross_entropy(z, pids, label_smoothing=label_smoothing)
         if soft_tri_weight < 1:
-            parts["hard_triplet"] = parts["hard_triplet"] + softmax_triplet(features, pids)
+            parts["hard_triplet"] = parts["hard_triplet"] + softmax_triplet(f, pids)
         if soft_ce_weight > 0:
-            parts["soft_ce"] = parts["soft_ce"] + soft_cross_entropy(logits, taught[i][1])
+            parts["soft_ce"] = parts["soft_ce"] + soft_cross_entropy(z, taught[i][1])
         if soft_tri_weight > 0:
-            parts["soft_triplet"] = parts["soft_triplet"] + soft_softmax_triplet(features, taught[i][0], pids)
+            parts["soft_triplet"] = parts["soft_triplet"] + soft_softmax_triplet(f, taught[i][0], pids)
     loss = (1 - soft_ce_weight) * parts["hard_ce"] + soft_ce_weight * parts["soft_ce"]
     loss = loss + (1 - soft_tri_weight) * parts["hard_triplet"] + soft_tri_weight * parts["soft_triplet"]
     descend(optimizer, loss, parts)
     for mean, network in zip(means, networks):
         update_mean_network(mean, network, alpha, step)
-    accuracy = torch.stack([(z.argmax(1) == pids).float().mean() for _, z in outputs]).mean()
-    return {k: v.detach() for k, v in parts.items()} | {"loss": loss.detach(), "accuracy": accuracy}
+    return _record(parts, loss, [z for _, z in outputs], pids)
 
 
 def co_teaching_step(
@@ -126,9 +123,7 @@ def co_teaching_step(
             parts["hard_triplet"] = parts["hard_triplet"] + softmax_triplet(features[easy], pids[easy])
     loss = parts["hard_ce"] + parts["hard_triplet"]
     descend(optimizer, loss, parts)
-    accuracy = torch.stack([(z.argmax(1) == pids).float().mean() for _, z in outputs]).mean()
-    soft = {"soft_ce": zero, "soft_triplet": zero}
-    return {k: v.detach() for k, v in parts.items()} | soft | {"loss": loss.detach(), "accuracy": accuracy}
+    return _record(parts | {"soft_ce": zero, "soft_triplet": zero}, loss, [z for _, z in outputs], pids)
 
 
 def source_step(
@@ -170,8 +165,7 @@ def source_step(
     parts["hard_triplet"] = softmax_triplet(features, pids)
     loss = parts["hard_ce"] + parts["hard_triplet"]
     descend(optimizer, loss, parts)
-    accuracy = (logits.argmax(1) == pids).float().mean()
-    return {k: v.detach() for k, v in parts.items()} | {"loss": loss.detach(), "accuracy": accuracy}
+    return _record(parts, loss, [logits], pids)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, parts: dict[str, Tensor]) -> None:
@@ -189,6 +183,12 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, parts: dict[str, Ten
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+
+
+def _record(parts: dict[str, Tensor], loss: Tensor, logits: list[Tensor], pids: Tensor) -> dict[str, Tensor]:
+    """What a step returns: its parts, the loss, and the share of the batch that is labelled as given; detached."""
+    accuracy = torch.stack([(z.argmax(1) == pids).float().mean() for z in logits]).mean()
+    return {name: part.detach() for name, part in (parts | {"loss": loss, "accuracy": accuracy}).items()}
 
 
 def learning_rate(settings: Settings, epoch: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmtlib.config import make_settings
+from mmtlib.config import InputError, make_settings
 from mmtlib.ema import update_mean_network
 from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
 
@@ -190,3 +190,19 @@ def test_co_teaching_learns_from_what_the_other_network_finds_easy() -> None:
     assert parts["hard_ce"].item() == pytest.approx(expected, rel=1e-5)
     own_choice = (losses[0][easy[0]].mean() + losses[1][easy[1]].mean()).item()
     assert abs(parts["hard_ce"].item() - own_choice) > 1e-2
+
+
+def test_a_soft_loss_without_a_teacher_is_refused() -> None:
+    networks, _, views, pids = tiny_pair()
+    with pytest.raises(InputError, match="2 networks have 0 teachers"):
+        mmt_step(
+            networks,
+            [],
+            adam(networks, 1, 0),
+            views,
+            pids,
+            soft_ce_weight=0.5,
+            soft_tri_weight=0,
+            alpha=0.9,
+            step=0,
+        )
