@@ -13,7 +13,7 @@ import numpy as np
 from mmtlib.config import InputError
 
 DOMAINS = ("plaza", "station", "city")
-DEFAULT_GAP = {"plaza": 0.0, "station": 0.2, "city": 0.3}
+DEFAULT_GAP = {"plaza": 0.0, "station": 0.8, "city": 0.7}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Knobs:
         view_mix: 0: every camera sees people from all sides; 1: each has its own favourite side.
         occlusion: Share of images with an occluder.
         image_light: Half range of the brightness from image to image.
+        hour_light: Brightness exp(± hour_light) of all images of one passage (one person before one camera).
+        hour_warmth: Warmth ± hour_warmth of its light: red × (1 + warmth), blue × (1 - warmth).
+        shadows: Share of images with a shadow across a part of them.
         crop_jitter: Looseness of the detector's box, 1 = up to 8 % of its width and 4 % of its height.
         cloth_fading, cloth_darkness: Share of colour / of light that garments lose.
         neutrals: Share of black, grey, white, beige, brown, navy garments.
@@ -43,19 +46,22 @@ class Knobs:
 
     gap: float = 0.0
     lookalikes: float = 0.2
-    gain: float = 0.05
+    gain: float = 0.03
     tint: float = 0.0
-    light: float = 0.08
+    light: float = 0.05
     light_shift: float = 0.0
-    gamma: float = 0.06
-    contrast: float = 0.03
-    fading: float = 0.08
-    blur: float = 0.25
+    gamma: float = 0.04
+    contrast: float = 0.02
+    fading: float = 0.05
+    blur: float = 0.2
     noise: float = 2.5
-    coarseness: float = 0.1
+    coarseness: float = 0.08
     view_mix: float = 0.35
     occlusion: float = 0.08
     image_light: float = 0.08
+    hour_light: float = 0.05
+    hour_warmth: float = 0.03
+    shadows: float = 0.05
     crop_jitter: float = 0.6
     cloth_fading: float = 0.0
     cloth_darkness: float = 0.0
@@ -63,17 +69,19 @@ class Knobs:
     winter: float = 0.25
 
 
-# What gap = 1 makes of the neutral dials, in each domain's own direction.
+# What gap = 1 makes of the neutral dials, in each domain's own direction. Most of it changes from image to image or
+# from passage to passage (light, shadow, side, crop, what is worn): what a camera does to all its images alike can be
+# taken out by statistics of that camera, without learning anything.
 FAR = {
-    "plaza": dict(gain=0.2, tint=0.08, light=0.25, light_shift=0.08, gamma=0.3, contrast=0.12, fading=0.4, blur=0.7,
-                  noise=6.0, coarseness=0.4, view_mix=0.7, occlusion=0.18, image_light=0.14, crop_jitter=1.0,
-                  cloth_fading=0.1, neutrals=0.3, winter=0.0),
-    "station": dict(gain=0.25, tint=-0.08, light=0.3, light_shift=-0.05, gamma=0.38, contrast=0.14, fading=0.5,
-                    blur=0.9, noise=7.0, coarseness=0.5, view_mix=0.75, occlusion=0.18, image_light=0.16,
-                    crop_jitter=1.1, cloth_fading=0.35, cloth_darkness=0.3, neutrals=0.68, winter=0.9),
-    "city": dict(gain=0.25, tint=0.1, light=0.34, light_shift=-0.1, gamma=0.42, contrast=0.16, fading=0.5, blur=1.0,
-                 noise=8.0, coarseness=0.5, view_mix=0.8, occlusion=0.2, image_light=0.2, crop_jitter=1.2,
-                 cloth_fading=0.2, cloth_darkness=0.2, neutrals=0.55, winter=0.6),
+    "plaza": dict(tint=0.06, light_shift=0.06, noise=4.0, blur=0.4, coarseness=0.2, view_mix=0.7, occlusion=0.18,
+                  image_light=0.12, hour_light=0.35, hour_warmth=0.1, shadows=0.35, crop_jitter=1.3, cloth_fading=0.1,
+                  neutrals=0.3, winter=0.0),
+    "station": dict(tint=-0.06, light_shift=-0.05, noise=4.0, blur=0.4, coarseness=0.2, view_mix=0.7, occlusion=0.18,
+                    image_light=0.12, hour_light=0.4, hour_warmth=0.1, shadows=0.4, crop_jitter=1.3, cloth_fading=0.15,
+                    cloth_darkness=0.15, neutrals=0.56, winter=1.0),
+    "city": dict(tint=0.06, light_shift=-0.08, noise=4.5, blur=0.45, coarseness=0.25, view_mix=0.8, occlusion=0.2,
+                 image_light=0.14, hour_light=0.45, hour_warmth=0.12, shadows=0.45, crop_jitter=1.4, cloth_fading=0.1,
+                 cloth_darkness=0.1, neutrals=0.5, winter=0.65),
 }  # fmt: skip
 
 

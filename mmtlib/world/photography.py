@@ -157,8 +157,26 @@ def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, 
         seen = np.asarray(body).astype(np.int64)
         hidden = float((seen * (veil[:, :, 0] > 127)).sum() / max(1, seen.sum()))
     rng = generator(seed, domain, IMAGE, who.identity, camera.index, index, 1)
-    pixels = expose_to(small, camera, shot.light, rng) if expose else np.asarray(small)
+    if not expose:
+        return np.asarray(small), round(hidden, 3)
+    pixels = expose_to(_shaded(small, shot), camera, shot.light, shot.warmth, rng)
     return pixels, round(hidden, 3)
+
+
+def _shaded(image: Image.Image, shot: Shot) -> Image.Image:
+    """Lay a shadow with a soft, straight edge over a part of the picture: a wall's, a tree's."""
+    if not shot.shade:
+        return image
+    width, height = image.size
+    turn = 2 * np.pi * shot.shade_angle
+    across, down = round(256 * float(np.cos(turn))), round(256 * float(np.sin(turn)))
+    x, y = np.arange(width) - width // 2, np.arange(height)[:, None] - height // 2
+    # 256ths of a pixel behind the edge
+    depth = x * across + y * down - round(256 * height * shot.shade_offset)
+    soft = 256 * height // 16
+    veil = np.clip((depth + soft) * 256 // (2 * soft), 0, 256) * round(256 * shot.shade) // 256
+    pixels = np.asarray(image).astype(np.int32) * (256 - veil)[:, :, None] // 256
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _model(image: Image.Image, body: Image.Image, sun: float, height: int) -> Image.Image:
@@ -175,13 +193,16 @@ def _model(image: Image.Image, body: Image.Image, sun: float, height: int) -> Im
     return Image.fromarray(np.clip(pixels * (128 + bump)[:, :, None] // 128, 0, 255).astype(np.uint8))
 
 
-def expose_to(image: Image.Image, camera: Camera, light: float, rng: np.random.Generator) -> np.ndarray:
+def expose_to(
+    image: Image.Image, camera: Camera, light: float, warmth: float, rng: np.random.Generator
+) -> np.ndarray:
     """What a camera makes of a scene: resolution, blur, colour, tone curve, noise.
 
     Args:
         image: The scene, RGB.
         camera: Its response.
         light: Brightness of this image, 1 = as drawn.
+        warmth: Of its light: red × (1 + warmth), blue × (1 - warmth).
         rng: Source of the sensor noise.
 
     Returns:
@@ -197,7 +218,7 @@ def expose_to(image: Image.Image, camera: Camera, light: float, rng: np.random.G
     keep = round(256 * camera.saturation)
     grey = (77 * pixels[:, :, :1] + 150 * pixels[:, :, 1:2] + 29 * pixels[:, :, 2:]) // 256
     pixels = np.clip((keep * pixels + (256 - keep) * grey) // 256, 0, 255)
-    tone = _tone(camera, round(light * 100))
+    tone = _tone(camera, round(light * 100), round(warmth * 100))
     pixels = tone[np.arange(3), pixels]
     if camera.noise > 0:
         levels = rng.integers(0, 256, (height, width, 2), dtype=np.uint8)
@@ -210,11 +231,12 @@ def expose_to(image: Image.Image, camera: Camera, light: float, rng: np.random.G
 
 
 @lru_cache(maxsize=4096)
-def _tone(camera: Camera, percent: int) -> np.ndarray:
-    """The tone curve of each channel at a brightness, int32 (3, 256)."""
+def _tone(camera: Camera, percent: int, warmth: int) -> np.ndarray:
+    """The tone curve of each channel at a brightness and a warmth (both in percent), int32 (3, 256)."""
     level = np.arange(256, dtype=np.float64) / 255
     rows = []
-    for gain in camera.gain:
-        value = np.clip(level**camera.gamma * gain * camera.light * percent / 100, 0, 1)
+    for gain, sign in zip(camera.gain, (1, 0, -1)):
+        strength = gain * (100 + sign * warmth) * camera.light * percent / 10000
+        value = np.clip(level**camera.gamma * strength, 0, 1)
         rows.append(np.rint(255 * np.clip(0.5 + (value - 0.5) * camera.contrast, 0, 1)))
     return np.array(rows).astype(np.int32)

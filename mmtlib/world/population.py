@@ -37,7 +37,7 @@ def generator(seed: int, domain: str, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, DOMAINS.index(domain), *key])))
 
 
-IDENTITY, CAMERA, VISITS, IMAGE, PLACE = range(1, 6)  # kinds of random streams
+IDENTITY, CAMERA, VISITS, IMAGE, PLACE, HOUR = range(1, 7)  # kinds of random streams
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,11 @@ class Shot:
     camera: int
     view: str
     phase: float  # of the walk, 0 to 1
-    light: float
+    light: float  # brightness, 1 = as drawn
+    warmth: float  # red × (1 + warmth), blue × (1 - warmth)
+    shade: float  # how much darker the shaded part of the picture is; 0: no shadow
+    shade_angle: float  # of the shadow's edge, in turns
+    shade_offset: float  # of the edge from the middle, share of the height
     crop_x: float  # shift, share of the width
     crop_y: float  # shift, share of the height
     crop_scale: float
@@ -181,7 +185,9 @@ def shot(
     domain: str, identity: int, camera: int, index: int, seed: int, knobs: Knobs, favour: np.ndarray
 ) -> Shot:
     """Draw picture `index` of an identity under a camera whose view shares are `favour` (4)."""
-    u = generator(seed, domain, IMAGE, identity, camera, index).random(14)
+    u = generator(seed, domain, IMAGE, identity, camera, index).random(16)
+    hour = generator(seed, domain, HOUR, identity, camera).random(2)  # one passage, one hour of the day
+    brightness = np.exp(knobs.hour_light * (2 * hour[0] - 1))
     view = VIEWS[min(int(np.searchsorted(np.cumsum(favour), u[0] * favour.sum(), side="right")), 3)]
     occluder = OCCLUDERS[int(u[2] * 5)] if u[1] < knobs.occlusion else "none"
     side = -1 if u[10] < 0.5 else 1
@@ -190,7 +196,11 @@ def shot(
         camera=camera,
         view=view,
         phase=round(float(u[3]), 3),
-        light=round(float(1 + knobs.image_light * (2 * u[4] - 1)), 4),
+        light=round(float((1 + knobs.image_light * (2 * u[4] - 1)) * brightness), 4),
+        warmth=round(float(knobs.hour_warmth * (2 * hour[1] - 1)), 4),
+        shade=round(float(0.35 + 0.3 * u[13]), 4) if u[12] < knobs.shadows else 0.0,
+        shade_angle=round(float(u[14]), 4),
+        shade_offset=round(float(0.5 * u[15] - 0.25), 4),
         crop_x=round(float(wide * (2 * u[5] - 1)), 4),
         crop_y=round(float(high * (2 * u[6] - 1)), 4),
         crop_scale=round(float(1 + zoom * (2 * u[7] - 1)), 4),
