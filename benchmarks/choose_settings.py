@@ -24,8 +24,12 @@ from mmtlib.tasks import home
 
 WORLD_SEED = 7
 SEEDS = (101, 102)
-METHODS = ("supervised", "hard", "mmt_without_soft_losses", "mmt")
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = {
+    "supervised": (1e-3, 2e-3, 4e-3),
+    "hard": (1.25e-4, 2.5e-4, 5e-4),
+    "mmt_without_soft_losses": (1e-3, 2e-3, 4e-3),
+    "mmt": (1e-3, 2e-3, 4e-3),
+}
 LIMITS = (1e-4, 1e-2)
 
 
@@ -61,17 +65,17 @@ def main() -> None:
     options = parser.parse_args()
     changes = dict(parse_override(pair) for pair in options.set)
     table: dict[tuple[str, float], list[float]] = {}
-    wanted = [("direct", RATES[0]), *((method, lr) for method in METHODS for lr in RATES)]
+    wanted = [("direct", 2e-3), *((method, lr) for method, rates in RATES.items() for lr in rates)]
     while wanted:
         table |= scores(wanted, changes, options.out)
-        wanted = [cell for method in METHODS for cell in beyond(method, table)]
+        wanted = [cell for method in RATES for cell in beyond(method, table)]
     rows = [
         {"method": method, "lr": lr, "mAP": values, "mean": mean(values), "sd": stdev(values)}
         for (method, lr), values in sorted(table.items())
     ]
     for row in rows:
         print(f"{row['method']:26} lr {row['lr']:8.2e}   mAP {row['mean']:5.1f} ± {row['sd']:4.1f}")
-    chosen = {m: max((r for r in rows if r["method"] == m), key=lambda r: r["mean"])["lr"] for m in METHODS}
+    chosen = {m: max((r for r in rows if r["method"] == m), key=lambda r: r["mean"])["lr"] for m in RATES}
     print("chosen:", chosen)
     record = {
         "command": "python benchmarks/choose_settings.py",

@@ -93,7 +93,10 @@ def folder_name(place: World, gap: float | None = None, **knobs: float) -> str:
     parts += [place.scale] if place.scale != "small" else []
     parts += [f"seed{place.seed}"] if place.seed else []
     parts += [f"gap{gap:g}"] if gap is not None and gap != DEFAULT_GAP[place.domain] else []
-    parts += [f"{name.replace('_', '')}{value:g}" for name, value in sorted(knobs.items())]
+    dials = [f"{name.replace('_', '')}{value:g}" for name, value in sorted(knobs.items())]
+    if len(dials) > 6:  # a file system takes 255 characters a name
+        dials = ["dials" + hashlib.sha256("-".join(dials).encode()).hexdigest()[:12]]
+    parts += dials
     parts += ["{}x{}".format(*place.size)] if place.size != (64, 32) else []
     return "-".join(parts)
 

@@ -163,7 +163,7 @@ def test_render_draws_what_generate_wrote(tiny):
 
 
 # Of Pillow >= 11.2 (before, 0.06 % of the values at edges differ) and any NumPy >= 2.
-PINNED = {"plaza": "ff17b7ec824618a3", "station": "65074752600c088e", "city": "7fa2dc50d67636cc"}
+PINNED = {"plaza": "ff17b7ec824618a3", "station": "d358176e5a523017", "city": "5ca90d02de7de863"}
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -251,7 +251,7 @@ def test_a_larger_gap_is_a_larger_change_of_the_pictures():
         return float((np.array(light) - np.mean(light, axis=0)).std(axis=1).mean())
 
     spreads = [spread(gap) for gap in (0.0, 0.5, 1.0)]
-    assert spreads[0] < 0.8 * spreads[1] < 0.64 * spreads[2]
+    assert spreads[0] < 0.8 * spreads[1] and spreads[1] < 0.9 * spreads[2]
 
 
 def test_the_light_belongs_to_a_passage_and_a_shadow_to_a_picture():
@@ -322,3 +322,10 @@ def test_processes_start_from_a_script_without_guard(tmp_path):
     code += f"generate('city', {str(tmp_path)!r}, scale='tiny', workers=2)"
     done = subprocess.run([sys.executable, "-W", "error", "-"], input=code, text=True, capture_output=True)
     assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+
+
+def test_a_world_of_many_dials_has_a_name_that_a_file_system_takes():
+    dials = {name: 0.1 for name in list(Knobs.__dataclass_fields__)[1:]}
+    name = pedestrians.folder_name(world("station", **dials), **dials)
+    assert len(name) < 60 and name.startswith("station-dials")
+    assert name != pedestrians.folder_name(world("station", **dials), **(dials | {"winter": 0.2}))

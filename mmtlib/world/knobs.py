@@ -13,7 +13,7 @@ import numpy as np
 from mmtlib.config import InputError
 
 DOMAINS = ("plaza", "station", "city")
-DEFAULT_GAP = {"plaza": 0.0, "station": 0.8, "city": 0.7}
+DEFAULT_GAP = {"plaza": 0.0, "station": 0.5, "city": 0.6}
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,21 @@ class Knobs:
     winter: float = 0.25
 
 
-# What gap = 1 makes of the neutral dials, in each domain's own direction. Most of it changes from image to image or
-# from passage to passage (light, shadow, side, crop, what is worn): what a camera does to all its images alike can be
-# taken out by statistics of that camera, without learning anything.
+# What gap = 1 makes of the neutral dials, in each domain's own direction. Much of it changes from image to image or from
+# passage to passage (light, shadow, side, crop, what is worn): what a camera does to all its images alike can be taken
+# out by statistics of that camera, without learning anything.
 FAR = {
-    "plaza": dict(tint=0.06, light_shift=0.06, noise=4.0, blur=0.4, coarseness=0.2, view_mix=0.7, occlusion=0.18,
-                  image_light=0.12, hour_light=0.35, hour_warmth=0.1, shadows=0.35, crop_jitter=1.3, cloth_fading=0.1,
-                  neutrals=0.3, winter=0.0),
-    "station": dict(tint=-0.06, light_shift=-0.05, noise=4.0, blur=0.4, coarseness=0.2, view_mix=0.7, occlusion=0.18,
-                    image_light=0.12, hour_light=0.4, hour_warmth=0.1, shadows=0.4, crop_jitter=1.3, cloth_fading=0.15,
-                    cloth_darkness=0.15, neutrals=0.56, winter=1.0),
-    "city": dict(tint=0.06, light_shift=-0.08, noise=4.5, blur=0.45, coarseness=0.25, view_mix=0.8, occlusion=0.2,
-                 image_light=0.14, hour_light=0.45, hour_warmth=0.12, shadows=0.45, crop_jitter=1.4, cloth_fading=0.1,
-                 cloth_darkness=0.1, neutrals=0.5, winter=0.65),
+    "plaza": dict(gain=0.07, tint=0.08, light=0.1, light_shift=0.08, gamma=0.1, contrast=0.04, fading=0.14, blur=0.35,
+                  noise=3.5, coarseness=0.16, view_mix=0.65, occlusion=0.16, hour_light=0.17, hour_warmth=0.05,
+                  shadows=0.17, crop_jitter=1.2, cloth_fading=0.1, neutrals=0.3, winter=0.0),
+    "station": dict(gain=0.08, tint=-0.1, light=0.11, light_shift=-0.1, gamma=0.12, contrast=0.04, fading=0.15,
+                    blur=0.4, noise=3.5, coarseness=0.16, view_mix=0.65, occlusion=0.16, hour_light=0.19,
+                    hour_warmth=0.05, shadows=0.19, crop_jitter=1.2, cloth_fading=0.2, cloth_darkness=0.2,
+                    neutrals=0.55, winter=0.95),
+    "city": dict(gain=0.09, tint=0.08, light=0.12, light_shift=-0.08, gamma=0.13, contrast=0.05, fading=0.16, blur=0.45,
+                 noise=4.0, coarseness=0.2, view_mix=0.7, occlusion=0.18, image_light=0.1, hour_light=0.2,
+                 hour_warmth=0.06, shadows=0.2, crop_jitter=1.2, cloth_fading=0.12, cloth_darkness=0.12, neutrals=0.48,
+                 winter=0.6),
 }  # fmt: skip
 
 
