@@ -69,9 +69,9 @@ class Knobs:
     winter: float = 0.25
 
 
-# What gap = 1 makes of the neutral dials, in each domain's own direction. Much of it changes from image to image or from
-# passage to passage (light, shadow, side, crop, what is worn): what a camera does to all its images alike can be taken
-# out by statistics of that camera, without learning anything.
+# What gap = 1 makes of the neutral dials, in each domain's own direction. Much of it changes from image to image or
+# from passage to passage (light, shadow, side, crop, what is worn): what a camera does to all its images alike can be
+# taken out by statistics of that camera, without learning anything.
 FAR = {
     "plaza": dict(gain=0.07, tint=0.08, light=0.1, light_shift=0.08, gamma=0.1, contrast=0.04, fading=0.14, blur=0.35,
                   noise=3.5, coarseness=0.16, view_mix=0.65, occlusion=0.16, hour_light=0.17, hour_warmth=0.05,
