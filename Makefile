@@ -1,5 +1,6 @@
 # make install   set up .venv with the locked versions (on Linux a download of about 3 GB)
 # make run       run every notebook and write runs/quick/report.html (PROFILE=smoke|quick|standard|paper)
+# make book      make an offline book of the executed notebooks: runs/quick/book/index.html (PROFILE as above)
 # make test      run the tests (PYTEST_ARGS="-k losses" runs some of them)
 # make lab       open the notebooks in JupyterLab
 # make lint      check style and format; make format mends both
@@ -32,7 +33,7 @@ ifneq ($(filter-out hover cluster,$(WITH)),)
 $(error WITH=$(WITH) is unknown: it takes hover, cluster or both)
 endif
 
-.PHONY: help install run test lab lint format lock clean distclean
+.PHONY: help install run book test lab lint format lock clean distclean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -66,6 +67,9 @@ $(VENV)/.installed-hover $(VENV)/.installed-cluster: $(VENV)/.installed-%: requi
 
 run: install
 	$(IN_VENV) $(VENV)/bin/mmt run --profile $(PROFILE) --out runs/$(PROFILE)
+
+book: install
+	$(IN_VENV) $(VENV)/bin/mmt book runs/$(PROFILE)
 
 test: install
 	$(IN_VENV) $(PY) -m pytest $(PYTEST_ARGS)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtlib import __version__
+from mmtlib import __version__, bench
 from mmtlib.config import METHODS, PROFILES, InputError, make_settings, parse_override
 
 
@@ -87,7 +87,66 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folder", type=Path)
     report.set_defaults(command=_report)
+
+    book = commands.add_parser("book", help="the executed notebooks of a suite as pages for reading offline")
+    book.add_argument("folder", type=Path, metavar="DIR", help="folder of the runs, such as runs/quick")
+    book.set_defaults(command=_book)
+
+    check = commands.add_parser("check-data", help="what a data set holds against what it should hold")
+    check.add_argument("path", type=Path, help="its folder, the folder's parent, or a CSV file")
+    check.set_defaults(command=_check_data)
+
+    _add_noise(commands)
+    _add_batch(commands)
+
+    bench.add_command(commands)
     return parser
+
+
+def _add_noise(commands: Any) -> None:
+    noise = commands.add_parser("noise", help="what is wrong with pseudo labels: numbers, figures and a page")
+    what = noise.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--run", type=Path, metavar="DIR", help="the labels of a run: runs/<profile>/cache/<run>"
+    )
+    what.add_argument(
+        "--images", metavar="DIR", help="cluster a folder of images, a data set or an embedded domain"
+    )
+    noise.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --images: the network")
+    noise.add_argument(
+        "--labels", type=Path, metavar="CSV", help="with --images: identities, as columns path,pid[,camid]"
+    )
+    noise.add_argument(
+        "--clusters",
+        type=int,
+        metavar="K",
+        help="k-means with K clusters (default: DBSCAN, the authors' rule)",
+    )
+    noise.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of noise.html and the rest"
+    )
+    _add_profile(noise)
+    noise.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    noise.set_defaults(command=_noise, usage=noise.error)
+
+
+def _add_batch(commands: Any) -> None:
+    batch = commands.add_parser("batch", help="all cells of a matrix file, each as an executed notebook")
+    batch.add_argument(
+        "matrix", nargs="?", type=Path, metavar="MATRIX", help="a YAML file, such as matrices/*.yaml"
+    )
+    batch.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the batch; what is done there is kept"
+    )
+    batch.add_argument(
+        "--slots", type=int, metavar="N", help="processes at a time (default: one per GPU or core)"
+    )
+    place = batch.add_mutually_exclusive_group()
+    place.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
+    place.add_argument("--sbatch", type=Path, metavar="FILE", help="only write a script for Slurm")
+    place.add_argument("--status", type=Path, metavar="DIR", help="how far the batch in a folder is")
+    place.add_argument("--job", type=int, metavar="N", help="run one job of the batch planned in --out")
+    batch.set_defaults(command=_batch, usage=batch.error)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
@@ -121,14 +180,20 @@ def _run(options: argparse.Namespace) -> int:
 def _adapt(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
     settings = make_settings(options.profile, **given | _overrides(options.set))
+    from mmtlib import preflight
     from mmtlib.experiments import run
+
+    _say(f"needs {preflight.estimate(settings)}")
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")
 
     folder = run(settings, options.out.absolute(), progress, profile=options.profile)
     result = folder.result
-    print(" ".join(f"{name} {result[name]:.1f}" for name in ("mAP", "top1", "top5", "top10")))
+    if result["mAP"] is None:
+        print(f"not scored: {settings.target} has no queries and gallery")
+    else:
+        print(" ".join(f"{name} {result[name]:.1f}" for name in ("mAP", "top1", "top5", "top10")))
     print(folder.path / "result.json")
     return 0
 
@@ -147,6 +212,74 @@ def _report(options: argparse.Namespace) -> int:
 
     print(reproduction.write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
     return 0
+
+
+def _book(options: argparse.Namespace) -> int:
+    from mmtlib.book import make_book
+
+    print(make_book(options.folder.absolute()))
+    return 0
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from mmtlib.dataset_checks import check_dataset
+
+    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = check_dataset(options.path, progress=progress)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _noise(options: argparse.Namespace) -> int:
+    settings = make_settings(options.profile, **_overrides(options.set))
+    if (options.images is None) != (options.checkpoint is None):
+        options.usage("--images needs --checkpoint, and --run has a network of its own")
+    if options.run is not None and options.labels is not None:
+        options.usage("--labels goes with --images: a run's data set has its identities")
+    from mmtlib.noise_page import write_noise_page
+    from mmtlib.noise_subjects import subject_of_images, subject_of_run
+
+    if options.run is not None:
+        subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
+    else:
+        given = {"labels": options.labels, "clusters": options.clusters}
+        subject = subject_of_images(options.images, options.checkpoint, settings, **given)
+        asked = f"--images {options.images} --checkpoint {options.checkpoint}"
+    page = write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}")
+    print(page)
+    return 0
+
+
+def _batch(options: argparse.Namespace) -> int:
+    if options.status is not None:
+        from mmtlib.batch_status import status
+
+        print(status(options.status.absolute()))
+        return 0
+    if options.out is None or (options.matrix is None) == (options.job is None):
+        options.usage("give MATRIX and --out, --job and --out, or --status alone")
+    if options.slots is not None and options.slots < 1:
+        options.usage(f"--slots {options.slots}: expected 1 or more")
+    from mmtlib import batch
+
+    out = options.out.absolute()
+    if options.job is not None:
+        batch.run_job(out, options.job)
+        return 0
+    if options.sbatch is not None:
+        print(batch.write_slurm(options.matrix, out, options.sbatch))
+        return 0
+    failed = batch.run_batch(options.matrix, out, _say, slots=options.slots, scheduler=options.scheduler)
+    for job, error in failed.items():
+        print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _say(line: str) -> None:

@@ -17,8 +17,17 @@ from torch import nn
 from mmtlib import clustering, label_noise
 from mmtlib.batches import identity_batches
 from mmtlib.config import METHODS, InputError, Settings
-from mmtlib.epochs import Checkpoints, Meter, Progress, Stages, adam, augmented_view, stream_seed
-from mmtlib.evaluation import Images, Task, autocast, extract, score
+from mmtlib.epochs import (
+    Checkpoints,
+    Meter,
+    Progress,
+    Stages,
+    adam,
+    augmented_view,
+    compile_in_place,
+    stream_seed,
+)
+from mmtlib.evaluation import Images, Task, autocast, extract, measure_labels, numbered, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
@@ -45,7 +54,7 @@ def pretrain(
     Taught in: notebook 01.
     """
     device = task.source.images.device
-    pids = np.unique(task.source.pids, return_inverse=True)[1]
+    pids = numbered(task.source.pids)
     network = build_network(
         settings.backbone,
         int(pids.max()) + 1,
@@ -61,6 +70,7 @@ def pretrain(
         state, history = saved
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
+    compile_in_place(settings, [network])
     labels = torch.as_tensor(pids, device=device)
     look = settings.replace(erasing=0.0)  # as the authors have it: erasing belongs to adaptation
     for epoch in range(len(history), settings.source_epochs):
@@ -89,7 +99,7 @@ def pretrain(
                     )
                 )
         lr = learning_rate(settings, epoch)
-        history.append({"epoch": epoch + 1, "lr": lr, **meter.means(), "seconds": stages.seconds})
+        history.append({"epoch": epoch + 1, "lr": lr, **meter.means(), **stages.record()})
         checkpoints.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, history, {})
         progress("source", epoch + 1, settings.source_epochs)
     return network, history
@@ -141,8 +151,9 @@ def adapt(
             network.load_state_dict(tensors)
     if method.labels == "none":
         return used, history or [
-            {"epoch": 0, "seconds": {}, **score(settings, used[0], task.query, task.gallery)}
+            {"epoch": 0, **Stages().record(), **score(settings, used[0], task.query, task.gallery)}
         ]
+    compile_in_place(settings, networks + means)
     features = extract(settings, used, task.target.images)
     for epoch in range(len(history), settings.epochs):
         stages = Stages()
@@ -157,10 +168,9 @@ def adapt(
             )
         with stages("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses}
-            record["label_quality"] = label_noise.label_quality(labels, task.target.pids)
-            record["memorisation"] = label_noise.memorisation(predicted, labels, task.target.pids)
+            record |= measure_labels(labels, predicted, task.target.pids)
             record |= score(settings, used[0], task.query, task.gallery)
-        history.append(record | {"seconds": stages.seconds})
+        history.append(record | stages.record())
         state = {"networks": [network.state_dict() for network in networks + means], "memory": memory}
         arrays = {"labels": labels.astype(np.int32), "predicted": predicted.astype(np.int32)}
         arrays["features"] = np.concatenate(features, axis=1).astype(np.float16)
@@ -189,7 +199,7 @@ def pseudo_labels(
     """
     method = METHODS[settings.method]
     if method.labels == "identities":
-        return np.unique(target.pids, return_inverse=True)[1]
+        return numbered(target.pids)
     joined = features[0] if len(features) == 1 else _join(settings, features)
     seed = stream_seed(settings.seed, "clusters", epoch)
     if method.clustering == "kmeans":

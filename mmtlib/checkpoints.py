@@ -34,8 +34,11 @@ _IMAGENET_FILES = {
     "ibn-resnet50": ("resnet50_ibn_a-d9d0bb7b.pth",),
 }
 _IMAGENET_SOURCES = {
-    "resnet50": f"torchvision's ResNet50_Weights.IMAGENET1K_V1, {ResNet50_Weights.IMAGENET1K_V1.url}",
-    "ibn-resnet50": "resnet50_ibn_a-d9d0bb7b.pth from the releases of github.com/XingangPan/IBN-Net",
+    "resnet50": ("torchvision's ResNet50_Weights.IMAGENET1K_V1", ResNet50_Weights.IMAGENET1K_V1.url),
+    "ibn-resnet50": (
+        "resnet50_ibn_a-d9d0bb7b.pth of XingangPan/IBN-Net",
+        "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
+    ),
 }
 
 
@@ -147,18 +150,15 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
         )
 
 
-def imagenet_state_dict(name: str, source: str | Path) -> tuple[dict[str, Tensor], Path]:
-    """ImageNet weights of a backbone, without their classifier. Nothing is ever downloaded.
+def imagenet_file(name: str, source: str | Path) -> Path:
+    """The file with a backbone's ImageNet weights. Nothing is ever downloaded.
 
     Args:
         name: "resnet50" or "ibn-resnet50".
         source: A file, or "cache" for the one in torch hub's cache folder.
 
-    Returns:
-        Tensors under this package's layer names, and the file they came from.
-
     Raises:
-        InputError: There is no such file (the message says where it can be had), or it cannot be read.
+        InputError: There is no such file; the message says where it can be had, and how.
     """
     if name not in _IMAGENET_FILES:
         raise InputError(f"there are no ImageNet weights for the network {name!r}: leave `imagenet` empty")
@@ -167,9 +167,25 @@ def imagenet_state_dict(name: str, source: str | Path) -> tuple[dict[str, Tensor
         candidates = [Path(torch.hub.get_dir()) / "checkpoints" / file for file in _IMAGENET_FILES[name]]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
+        title, url = _IMAGENET_SOURCES[name]
         raise InputError(
-            f"no ImageNet weights at {candidates[0]}. Nothing is downloaded by this package: get "
-            f"{_IMAGENET_SOURCES[name]} and pass its path, or put it there"
+            f"no ImageNet weights at {candidates[0]}. Nothing is downloaded while training: get {title} first, by\n"
+            f"  python -c \"import torch; torch.hub.load_state_dict_from_url('{url}')\"\n"
+            "which fills the cache that imagenet=cache reads, or give a file's path as imagenet=FILE; imagenet= "
+            "(nothing) starts from random weights"
         )
+    return path
+
+
+def imagenet_state_dict(name: str, source: str | Path) -> tuple[dict[str, Tensor], Path]:
+    """ImageNet weights of a backbone, without their classifier; the arguments are those of `imagenet_file`.
+
+    Returns:
+        Tensors under this package's layer names, and the file they came from.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+    """
+    path = imagenet_file(name, source)
     state, _ = read_state_dict(path)
     return {n: tensor for n, tensor in state.items() if not n.startswith("fc.")}, path

@@ -35,7 +35,7 @@ def dbscan(
     Raises:
         InputError: see `jaccard_similarity`, `dbscan_eps` and `dbscan_labels`.
 
-    Taught in: notebook 05.
+    Taught in: notebook 02.
     """
     similarity = jaccard_similarity(features, k1, k2)
     return dbscan_labels(similarity, dbscan_eps(similarity, rho) if eps is None else eps, min_samples)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtlib import retrieval
+from mmtlib import label_noise, retrieval
 from mmtlib.batches import normalise
 from mmtlib.config import Settings
 
@@ -65,8 +66,13 @@ def extract(
 
 def score(
     settings: Settings, network: nn.Module, query: Images, gallery: Images, *, rerank: bool = False
-) -> dict[str, float]:
-    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances."""
+) -> dict[str, Any]:
+    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances.
+
+    All are None without queries or without a gallery, as of a folder of images without labels.
+    """
+    if not (len(query.pids) and len(gallery.pids)):
+        return dict.fromkeys(("mAP", "top1", "top5", "top10"))
     features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
     if rerank:
@@ -75,6 +81,26 @@ def score(
         scores = retrieval.evaluate_retrieval(*features, *ids)
     ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}
     return {"mAP": 100 * float(scores.mean_ap), **ranks}
+
+
+def numbered(pids: np.ndarray) -> np.ndarray:
+    """Identities numbered from 0; −1, an image that nobody has named, stays −1 and is not trained on by its label."""
+    named = pids >= 0
+    labels = np.full(len(pids), -1, dtype=np.int64)
+    labels[named] = np.unique(pids[named], return_inverse=True)[1]
+    return labels
+
+
+def measure_labels(labels: np.ndarray, predicted: np.ndarray, pids: np.ndarray) -> dict[str, Any]:
+    """Measures of the pseudo labels over the images whose identity is known; none where nobody knows any."""
+    known = pids >= 0
+    if not (known & (labels >= 0)).any():
+        return {}
+    labels, predicted, pids = labels[known], predicted[known], pids[known]
+    return {
+        "label_quality": label_noise.label_quality(labels, pids),
+        "memorisation": label_noise.memorisation(predicted, labels, pids),
+    }
 
 
 def autocast(settings: Settings, device: torch.device) -> AbstractContextManager:

@@ -92,7 +92,7 @@ def _comparisons(results: Sequence[dict]) -> list[str]:
         if variant in total:
             texts.append(
                 f"{lead}MMT minus hard labels, paired by task, seed and K: "
-                f"{_verdict(total[variant], 'MMT', 'hard labels')}"
+                f"{verdict(total[variant], 'MMT', 'hard labels')}"
             )
         if variant in means and variant in soft:
             texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
@@ -100,7 +100,8 @@ def _comparisons(results: Sequence[dict]) -> list[str]:
     return texts or [few]
 
 
-def _verdict(row: dict[str, Any], a: str, b: str) -> str:
+def verdict(row: dict[str, Any], a: str, b: str) -> str:
+    """A row of `tables.paired` in words, with what its interval says of the two."""
     text = difference(row)
     if row["n"] < 2:
         return f"{text}. One pair shows no spread: nothing can be concluded from it."

@@ -33,21 +33,11 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     Differs from: the authors' code computes the same in dense N × N arrays and Python loops. There an image could
     lose its place as its own nearest neighbour to an identical one; here it is always its own nearest neighbour.
 
-    Taught in: notebook 05.
+    Taught in: notebook 02.
     """
     features = as_features(features, allow_zero=False)
     rows = encode_neighbourhoods(features, k1, k2)
-    columns = rows.tocsc()
-    chunks = run_parallel(
-        _share_above,
-        len(features),
-        rows.indptr,
-        rows.indices,
-        rows.data,
-        columns.indptr,
-        columns.indices,
-        columns.data,
-    )
+    chunks = run_parallel(_share_above, len(features), *row_and_column_lists(rows))
     return _symmetric(chunks, len(features))
 
 
@@ -79,6 +69,12 @@ def encode_neighbourhoods(features: torch.Tensor, k1: int, k2: int, power: int =
     if k2 > 1:
         rows = _rows(run_parallel(_average, count, near.indices, k2, rows.indptr, rows.indices, rows.data))
     return rows
+
+
+def row_and_column_lists(rows: sparse.csr_array) -> tuple[np.ndarray, ...]:
+    """The arrays (starts, indices, data) of a sparse matrix by rows, then those of the same matrix by columns."""
+    columns = rows.tocsc()
+    return rows.indptr, rows.indices, rows.data, columns.indptr, columns.indices, columns.data
 
 
 def _reciprocal(indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

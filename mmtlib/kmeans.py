@@ -7,7 +7,8 @@ import torch
 from scipy import sparse
 
 from mmtlib.config import InputError
-from mmtlib.neighbours import BLOCK_BYTES, as_features
+from mmtlib.neighbours import BLOCK_BYTES, as_features, offset_products
+from mmtlib.precision import float32_products
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # k-means stops when an iteration lowers the inertia by less than this share
@@ -15,6 +16,7 @@ RESTART_BUDGET = 10**8  # N · K · D up to which k-means starts again: small se
 SEEDING_DIMENSIONS = 256  # k-means++ looks at this many principal directions of the features
 
 
+@float32_products()
 def kmeans(features, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """k-means on all features, started from greedy k-means++ seeds.
 
@@ -98,7 +100,7 @@ def _plus_plus(points: torch.Tensor, num_clusters: int, rng: np.random.Generator
 
 def _distances(points: torch.Tensor, norms: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Squared distances (C, N) of chosen points (C) to all."""
-    return torch.addmm(norms, points[chosen], points.T, alpha=-2).add_(norms[chosen, None]).clamp_(min=0)
+    return offset_products(norms, points[chosen], points).add_(norms[chosen, None]).clamp_(min=0)
 
 
 def _faiss_serves(points: torch.Tensor) -> bool:
@@ -140,7 +142,7 @@ def _assign(points: torch.Tensor, centers: torch.Tensor) -> tuple[np.ndarray, np
     """Nearest center of each point and the squared distance to it."""
     size = max(256, BLOCK_BYTES // (4 * len(centers)))
     norms = centers.square().sum(1)
-    found = [torch.addmm(norms, part, centers.T, alpha=-2).min(1) for part in points.split(size)]
+    found = [offset_products(norms, part, centers).min(1) for part in points.split(size)]
     distances = (torch.cat([block.values for block in found]) + points.square().sum(1)).clamp_(min=0)
     return torch.cat([block.indices for block in found]).cpu().numpy(), distances.cpu().numpy()
 

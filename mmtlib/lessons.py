@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from mmtlib import execution
 from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, InputError, Settings, make_settings
 from mmtlib.experiments import RunFolder, usable_cores
-from mmtlib.files import write_atomic, write_json
+from mmtlib.files import write_json
 from mmtlib.scheduling import run_all
 from mmtlib.tasks import home
 
@@ -89,10 +87,9 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
     from mmtlib import figures  # matplotlib: not needed to run the suite
 
     figures.use_style()
-    settings = lesson.settings()
-    print(
-        f"profile {lesson.profile}: {settings.source} → {settings.target}, seeds {SEEDS[lesson.profile]}, runs in {out}"
-    )
+    source, target = (scope.get(end, getattr(lesson.settings(), end)) for end in ("source", "target"))
+    seeds = scope.get("seed", SEEDS[lesson.profile])  # a notebook may have these as parameters
+    print(f"profile {lesson.profile}: {source} → {target}, seeds {seeds}, runs in {out}")
     return lesson
 
 
@@ -142,7 +139,7 @@ def notebook_paths() -> list[Path]:
 
 
 def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
-    """Execute one notebook by papermill, in this Python; keep the executed copy and its HTML under `out/notebooks`.
+    """Execute one notebook of the suite; the executed copy and its HTML go to `out/notebooks`.
 
     Args:
         path: The notebook.
@@ -150,42 +147,9 @@ def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
         parameters: Values for its parameters cell.
 
     Returns:
-        The executed copy. It is kept after a failure too, up to the cell that failed.
-
-    Raises:
-        InputError: A parameter that the notebook does not have.
-        papermill.exceptions.PapermillExecutionError: A cell failed.
+        The executed copy; see `execution.execute` for what it raises.
     """
-    import papermill
-    from traitlets.config import Config
-
-    known = papermill.inspect_notebook(str(path))
-    if unknown := set(parameters) - set(known):
-        raise InputError(
-            f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
-        )
-    copy = out / "notebooks" / path.name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
-    with (
-        tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
-        _environment(MMTLIB_PYTHON=sys.executable),
-    ):
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-        try:
-            papermill.execute_notebook(
-                str(path),
-                str(copy),
-                parameters,
-                kernel_name="python3",
-                cwd=str(path.parent),
-                progress_bar=False,
-                config=config,
-            )
-        finally:
-            if copy.exists():
-                _write_html(copy)
-    return copy
+    return execution.execute(path, out / "notebooks" / path.name, parameters)
 
 
 def execute_all(
@@ -225,49 +189,3 @@ def execute_all(
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(paths)} notebooks failed:\n" + "\n".join(sorted(failed)))
     return [copies[path.stem] for path in paths]
-
-
-def _write_html(copy: Path) -> None:
-    """A page that opens without a network: figures, styles and formulas (as MathML) inside, nothing loaded."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    notebook = nbformat.read(copy, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = _FORMULA.sub(_mathml, cell.source)
-    exporter = HTMLExporter(
-        exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url=""
-    )
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": copy.stem}})
-    page = re.sub(
-        r'<script src="">\s*</script>', "", page
-    )  # what the template leaves of the two it would load
-    write_atomic(copy.with_suffix(".html"), page)
-
-
-_FORMULA = re.compile(r"(?P<code>`+).*?(?P=code)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
-
-
-def _mathml(match: re.Match) -> str:
-    """A formula as MathML, which browsers draw without a script; code stays as it is."""
-    from latex2mathml.converter import convert
-
-    if match["code"]:
-        return match[0]
-    return convert(match["block"] or match["inline"], display="block" if match["block"] else "inline")
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for the processes started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmtlib.config import InputError
+from mmtlib.precision import float32_products
 
 
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def pairwise_distances(features: Tensor) -> Tensor:
     clamped away from 0 before the root, whose gradient there would be infinite.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    with torch.autocast(device_type=features.device.type, enabled=False):
+    with torch.autocast(device_type=features.device.type, enabled=False), float32_products():
         squares = features.square().sum(dim=1)
         products = features @ features.T
         return (squares[:, None] + squares[None, :] - 2 * products).clamp(min=1e-12).sqrt()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
 from mmtlib.config import InputError
+from mmtlib.neighbours import as_features, nearest_neighbours
 from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
 
 
@@ -37,15 +40,56 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
         raise InputError(
             f"init has shape {np.shape(init)}, expected {(len(features), 2)}: the map of the same images"
         )
-    with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # of a bar that is never shown
-        import umap  # takes seconds, and few figures need it
-
-    start = {"init": "pca", "n_epochs": 200}
+    start: dict[str, Any] = {"init": "pca", "n_epochs": 200}
     if init is not None:
         start = {"init": np.asarray(init, dtype=np.float32), "n_epochs": 100}  # fewer steps, less drift
-    neighbours = min(15, len(features) - 1)
-    model = umap.UMAP(n_neighbors=neighbours, min_dist=0.2, random_state=seed, n_jobs=1, **start)
-    return model.fit_transform(features)
+    # Our own search for neighbours is exact, needs nothing to be compiled anew, and is several times as fast.
+    nearest = nearest_neighbours(as_features(features), min(15, len(features) - 1))
+    knn = nearest.indices.astype(np.int64), np.sqrt(nearest.distances)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that it cannot place new images
+        model = _umap()(n_neighbors=knn[0].shape[1], min_dist=0.2, random_state=seed, n_jobs=1, precomputed_knn=knn,
+                        **start)  # fmt: skip
+        return model.fit_transform(features)
+
+
+def umap_sequence(features: Sequence[np.ndarray] | np.ndarray, seed: int = 0) -> np.ndarray:
+    """Maps of the same images in successive epochs, each begun where the one before ended.
+
+    Args:
+        features: (E, N, D), or a list of E arrays (N, D).
+        seed: As in `umap_map`.
+
+    Returns:
+        Points, float32 (E, N, 2).
+
+    Raises:
+        InputError: No epoch, or epochs with other numbers of images.
+    """
+    if not len(features):
+        raise InputError("no epoch to draw: give the features of at least one")
+    points: list[np.ndarray] = []
+    for each in features:
+        points.append(umap_map(each, seed, init=points[-1] if points else None))
+    return np.stack(points)
+
+
+def _umap() -> type:
+    """The UMAP class, imported when a map is drawn: that takes seconds, and few commands draw one.
+
+    Its slow-to-compile loops are kept on disk for the next process, where a folder can be written.
+    """
+    with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # of a bar that is never shown
+        from umap import UMAP, layouts, umap_
+    for module, name in (
+        (umap_, "smooth_knn_dist"),
+        (umap_, "compute_membership_strengths"),
+        (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
+    ):
+        with suppress(AttributeError, RuntimeError):  # another version's names; no folder to write to
+            loop = getattr(module, name)
+            if not loop.signatures:
+                loop.enable_caching()
+    return UMAP
 
 
 def umap_panels(
@@ -75,14 +119,14 @@ def umap_panels(
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax, (title, labels) in zip(axes.flat, panels.items()):
-        _scatter(ax, np.asarray(maps[title]), np.asarray(labels), groups)
+        draw_points(ax, np.asarray(maps[title]), np.asarray(labels), groups)
         ax.set(title=title, xticks=[], yticks=[], xlim=(low[0] - margin[0], high[0] + margin[0]))
         ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
     return figure
 
 
-def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int) -> None:
-    """Points by label; rasterised, so that a vector file stays small."""
+def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 7) -> None:
+    """Points (N, 2) coloured by label (N) as in `umap_panels`; rasterised, so that a vector file stays small."""
     size = float(np.clip(9000 / len(points), 4, 40))
     common = {"s": size, "linewidths": 0, "rasterized": True}
     if labels.dtype == bool:

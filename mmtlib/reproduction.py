@@ -72,7 +72,7 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
             raise InputError(
                 f"{file.parent} does not hold JSON ({error}): delete this run's folder and run it again"
             ) from error
-        if "mAP" not in result:  # a source pre-training has no scores
+        if result.get("mAP") is None:  # a source pre-training, or a target without queries and gallery
             continue
         if result["method"] not in METHODS:
             raise InputError(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mmtlib.config import InputError
-from mmtlib.jaccard import encode_neighbourhoods
+from mmtlib.jaccard import encode_neighbourhoods, row_and_column_lists
 from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
 
 
@@ -37,24 +37,10 @@ def rerank(
         raise InputError(f"lambda_value = {lambda_value}: expected a weight in 0 … 1 (usually 0.3)")
     queries, gallery = as_feature_pair(query_features, gallery_features, allow_zero=False)
     every = torch.cat([queries, gallery])  # (Q + G, D)
-    rows = encode_neighbourhoods(every, k1, k2, power=2)
-    columns = rows.tocsc()
+    lists = row_and_column_lists(encode_neighbourhoods(every, k1, k2, power=2))
     reranked = np.empty((len(queries), len(gallery)), np.float32)
     for start, block in distance_blocks(queries, every):
-        run_parallel(
-            _blend,
-            len(block),
-            start,
-            block,
-            np.float32(lambda_value),
-            rows.indptr,
-            rows.indices,
-            rows.data,
-            columns.indptr,
-            columns.indices,
-            columns.data,
-            reranked,
-        )
+        run_parallel(_blend, len(block), start, block, np.float32(lambda_value), *lists, reranked)
     return reranked
 
 

@@ -1,38 +1,50 @@
-"""Many runs at once: pre-trainings first, then adaptations, one process per core (or one after another on a GPU)."""
+"""Many runs at once: planned as jobs, and worked off by one process per core (or one after another on a GPU)."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
-import sys
-import time
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, InputError, Settings
+from mmtlib import preflight
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, InputError, Settings, make_settings
 from mmtlib.experiments import RunFolder, pretrained, run, run_folder, source_folder, usable_cores
-from mmtlib.tasks import generate_world
+from mmtlib.jobs import Display, Job, end_with_parent, missing, work_off
+from mmtlib.tasks import DATA_SETTINGS, data_keys, generate_world
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One stage of one run: what it costs (network passes, relative) and where its epochs are counted."""
+def plan(wanted: Sequence[tuple[str, Settings]], out: Path) -> list[Job]:
+    """The jobs that lead to the wanted runs, finished or not: pre-trainings first, each job once.
 
-    title: str
-    settings: Settings
-    index: int | None  # of a source pre-training; None: the adaptation
-    folder: RunFolder
-    epochs: int
-    cost: float  # of one epoch
-
-    @property
-    def done(self) -> int:
-        return self.epochs if self.folder.result else len(self.folder.history)
+    Args:
+        wanted: Pairs of a profile's name and settings.
+        out: The folder that holds the cache.
+    """
+    sources: dict[Path, Job] = {}
+    runs: dict[Path, Job] = {}
+    keys = functools.cache(data_keys)  # of a large folder they take a second
+    for profile, settings in wanted:
+        data = keys(Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS}))
+        method, needs = METHODS[settings.method], []
+        for index in range(method.networks):
+            folder = source_folder(settings, index, out, data).path
+            needs.append(folder / "result.json")
+            title = f"source {_where(settings)}, network {index + 1}"
+            cost = 4.0 * settings.source_iterations  # forward, backward (twice a forward), target forward
+            job = Job(title, profile, settings, index, folder, needs[-1], settings.source_epochs, cost)
+            sources.setdefault(folder, job)
+        folder, adapts = run_folder(settings, out, data).path, method.labels != "none"
+        cost = method.networks * (4.0 if method.means else 3.0) * settings.iterations if adapts else 1.0
+        title, epochs = _title(profile, settings), settings.epochs if adapts else 1
+        job = Job(title, profile, settings, None, folder, folder / "result.json", epochs, cost, tuple(needs))
+        runs.setdefault(folder, job)
+    return [*sources.values(), *runs.values()]
 
 
 def run_all(
@@ -55,58 +67,50 @@ def run_all(
     """
     out = Path(out)
     folders = [run_folder(settings, out) for settings in wanted]
-    stages = _missing(wanted, folders, out)
-    if any(stages):
+    new = {folder.path: settings for folder, settings in zip(folders, wanted) if not folder.result}
+    if jobs := missing(plan([(profile, settings) for settings in new.values()], out)):
+        preflight.check(new)
         if workers is None:
             workers = 1 if torch.cuda.is_available() else usable_cores()
-        for name, settings in {
-            n: s for s in wanted for n in (s.source, s.target) if n in EMBEDDED_DOMAINS
-        }.items():
-            generate_world(name, settings)
-        with _Display([job for stage in stages for job in stage]) as display, _pool(workers) as pool:
-            for jobs in stages:
-                _run_stage(jobs, out, profile, pool, display)
+        draw_worlds(wanted)
+        with Display(jobs) as display, _pool(workers) as pool:
+            failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update)
+        _raise(failed, len(jobs))
     return folders
 
 
-def _missing(
-    wanted: Sequence[Settings], folders: list[RunFolder], out: Path
-) -> tuple[list[_Job], list[_Job]]:
-    """The jobs that are left to do: pre-trainings, then adaptations with the longest first."""
-    sources: dict[Path, _Job] = {}
-    runs: dict[Path, _Job] = {}
-    for settings, folder in zip(wanted, folders):
-        if folder.result or folder.path in runs:
-            continue
-        method = METHODS[settings.method]
-        for index in range(method.networks):
-            source = source_folder(settings, index, out)
-            if not source.result and source.path not in sources:
-                title = (
-                    f"source {settings.source}→{settings.target}, seed {settings.seed}, network {index + 1}"
-                )
-                cost = 4.0 * settings.source_iterations  # forward, backward (twice a forward), target forward
-                sources[source.path] = _Job(title, settings, index, source, settings.source_epochs, cost)
-        adapts = method.labels != "none"
-        cost = method.networks * (4.0 if method.means else 3.0) * settings.iterations if adapts else 1.0
-        title = f"{method.title}, {settings.source}→{settings.target}, seed {settings.seed}"
-        runs[folder.path] = _Job(title, settings, None, folder, settings.epochs if adapts else 1, cost)
-    longest_first = sorted(runs.values(), key=lambda job: -job.cost * job.epochs)
-    return list(sources.values()), longest_first
+def draw_worlds(wanted: Sequence[Settings]) -> None:
+    """Generate the embedded domains before processes ask for them side by side."""
+    for name, settings in {
+        n: s for s in wanted for n in (s.source, s.target) if n in EMBEDDED_DOMAINS
+    }.items():
+        generate_world(name, settings)
 
 
-def _execute(settings: Settings, index: int | None, out: Path, profile: str) -> None:
+def _execute(job: Job, out: Path) -> None:
     """One job, in a worker process."""
-    if index is None:
-        run(settings, out, profile=profile)
+    if job.index is None:
+        run(job.settings, out, profile=job.profile)
     else:
-        pretrained(settings, index, out)
+        pretrained(job.settings, job.index, out)
+
+
+def _raise(failed: dict[Job, BaseException], count: int) -> None:
+    for error in failed.values():
+        if isinstance(error, InputError):
+            raise error
+    if failed:
+        reasons = "\n".join(f"  {job.title}: {type(e).__name__}: {e}" for job, e in failed.items())
+        raise RuntimeError(f"{len(failed)} of {count} runs failed (the others are kept):\n{reasons}")
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
+    )
     try:
         yield pool
     except BaseException:
@@ -118,72 +122,17 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _run_stage(
-    jobs: list[_Job], out: Path, profile: str, pool: ProcessPoolExecutor, display: _Display
-) -> None:
-    """Run the jobs of one stage; all of them end before a failure is raised."""
-    futures: dict[Future, _Job] = {pool.submit(_execute, j.settings, j.index, out, profile): j for j in jobs}
-    pending = set(futures)
-    while pending:
-        _, pending = wait(pending, timeout=0.5)
-        display.update()
-    failed = {futures[future].title: error for future in futures if (error := future.exception())}
-    for error in failed.values():
-        if isinstance(error, InputError):
-            raise error
-    if failed:
-        reasons = "\n".join(f"  {title}: {type(error).__name__}: {error}" for title, error in failed.items())
-        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed (the others are kept):\n{reasons}")
+def _where(settings: Settings) -> str:
+    ends = "→".join(Path(end).name or end for end in (settings.source, settings.target))
+    return f"{ends}, seed {settings.seed}"
 
 
-class _Display:
-    """Progress over all jobs, read from the runs' own history files: a bar on a terminal, plain lines elsewhere."""
-
-    SECONDS_BETWEEN_LINES = 10.0
-
-    def __init__(self, jobs: list[_Job]) -> None:
-        self.jobs = jobs
-        self.total = sum(job.cost * job.epochs for job in jobs)
-        self.first = self._work()
-        self.seen = {job.folder.path: job.done for job in jobs}
-        self.latest = ""
-        self.started = self.printed = time.monotonic()
-        self.bar = (
-            tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %") if sys.stderr.isatty() else None
-        )
-
-    def __enter__(self) -> _Display:
-        self._say(f"{len(self.jobs)} runs to train")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def _work(self) -> float:
-        return sum(job.cost * job.done for job in self.jobs)
-
-    def update(self) -> None:
-        for job in self.jobs:
-            if job.done > self.seen[job.folder.path]:
-                self.seen[job.folder.path] = job.done
-                self.latest = f"{job.title}: epoch {job.done}/{job.epochs}"
-        now = time.monotonic()
-        if self.bar is None and now - self.printed < self.SECONDS_BETWEEN_LINES:
-            return
-        self.printed = now
-        work = self._work()
-        rate = (work - self.first) / (now - self.started)
-        left = f"{(self.total - work) / rate / 60:.1f} min left" if rate else "time left not known yet"
-        finished = sum(job.done == job.epochs for job in self.jobs)
-        if self.bar is not None:
-            self.bar.n = 100 * work / self.total
-            self.bar.set_description_str(f"{finished}/{len(self.jobs)} runs, {left} | {self.latest}")
-        else:
-            self._say(
-                f"{100 * work / self.total:3.0f} % | {finished}/{len(self.jobs)} runs, {left} | {self.latest}"
-            )
-
-    def _say(self, line: str) -> None:
-        if self.bar is None:
-            print(line, file=sys.stderr, flush=True)
+def _title(profile: str, settings: Settings) -> str:
+    """Method, task, K where the method has one, seed, and what differs from the profile."""
+    method, named = METHODS[settings.method], ("source", "target", "method", "seed", "clusters")
+    plain = make_settings(
+        profile if profile in PROFILES else "quick", **{name: getattr(settings, name) for name in named}
+    ).to_dict()
+    changed = [f", {name} {value}" for name, value in settings.to_dict().items() if value != plain[name]]
+    k = f", K {settings.clusters}" if method.labels == "clusters" and method.clustering == "kmeans" else ""
+    return f"{method.title}, {_where(settings)}{k}" + "".join(changed if profile in PROFILES else ())

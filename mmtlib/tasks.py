@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,6 +41,34 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
     return read_dataset(name)
 
 
+class Census(NamedTuple):
+    """How much there is to train on: images, and people that are told apart."""
+
+    images: int
+    identities: int
+
+
+def census(name: str, settings: Settings) -> Census:
+    """The training images of an embedded domain, which need not be drawn yet, or of a data set's folder."""
+    if name in EMBEDDED_DOMAINS:
+        place = pedestrians.world(name, **_world_options(name, settings))
+        people = range(place.census.train_ids)
+        return Census(sum(1 for i in people for _ in pedestrians.pictures(place, i)), len(people))
+    train = open_dataset(name, settings).train
+    return Census(len(train), len(set(train.pids[train.pids >= 0].tolist())))
+
+
+def scored_images(name: str, settings: Settings) -> int:
+    """Queries and gallery images of an embedded domain, which need not be drawn yet, or of a data set's folder."""
+    if name in EMBEDDED_DOMAINS:
+        place = pedestrians.world(name, **_world_options(name, settings))
+        everyone = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
+        people = range(place.census.train_ids, everyone)
+        return place.census.junk + sum(1 for i in people for _ in pedestrians.pictures(place, i))
+    dataset = open_dataset(name, settings)
+    return len(dataset.query) + len(dataset.gallery)
+
+
 def generate_world(domain: str, settings: Settings) -> Path:
     """The folder of an embedded domain as the settings want it."""
     return pedestrians.generate(domain, home() / "data" / "pedestrians", **_world_options(domain, settings))
@@ -57,6 +85,10 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(data, settings)
+    if not (len(dataset.query) and len(dataset.gallery)):
+        raise InputError(
+            f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
+        )
     load = functools.partial(
         _load_split, dataset, height=settings.height, width=settings.width, device=device
     )
@@ -67,11 +99,12 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
 
 def load_task(settings: Settings) -> Task:
     """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
-    return _load_task(Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS}))
+    data = Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS})
+    return _load_task(data, *data_keys(data))
 
 
 @functools.lru_cache(maxsize=1)  # one task at a time: Market-1501 alone is 1.3 GB
-def _load_task(data: Settings) -> Task:
+def _load_task(data: Settings, *keys: str) -> Task:  # by the keys, a folder that has changed is read again
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source, target = open_dataset(data.source, data), open_dataset(data.target, data)
     load = functools.partial(_load_split, height=data.height, width=data.width, device=device)

@@ -13,6 +13,8 @@ from mmtlib.config import InputError, Settings
 from mmtlib.ema import update_mean_network
 from mmtlib.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
+PARTS = ("hard_ce", "hard_triplet", "soft_ce", "soft_triplet")
+
 
 def mmt_step(
     networks: Sequence[nn.Module],
@@ -31,20 +33,17 @@ def mmt_step(
 ) -> dict[str, Tensor]:
     """One step of Mutual Mean-Teaching (paper, equations 5–9), or of a method that lacks some of its parts.
 
-    Network i sees view i. Its loss is (1 − w_ce) L_ce + w_ce L_soft-ce + (1 − w_tri) L_tri + w_tri L_soft-tri,
-    summed over the networks; the soft targets come from the other network's mean network, which sees its own
-    view. After the optimiser's step each mean network moves towards its network.
+    Network i sees view i; its loss is (1 − w_ce) L_ce + w_ce L_soft-ce + (1 − w_tri) L_tri + w_tri L_soft-tri. The
+    soft targets come from the other network's mean, which sees its own view; last, each mean moves to its network.
 
     Args:
-        networks: One or two, in train mode; a view (B, 3, H, W) gives features (B, D) and logits (B, K).
+        networks: One or two, in train mode: features (B, D) and logits (B, K) of a view.
         means: Their mean networks, in train mode too; may be empty if the teacher is no mean.
         optimizer: Over the parameters of all networks.
-        views: One augmented batch per network, of the same images in the same order.
-        pids: Hard labels (B), 0 … K − 1.
-        soft_ce_weight, soft_tri_weight: w_ce and w_tri in [0, 1].
+        views, pids: One augmented batch (B, 3, H, W) per network, of the same images; their labels (B), 0 … K − 1.
+        soft_ce_weight, soft_tri_weight, label_smoothing: w_ce and w_tri in [0, 1]; ε of the hard classification loss.
         alpha, step: Momentum of the mean networks, and the steps taken before this one.
         teacher: "other mean" (MMT), "own mean" (mean teacher), "other network" (mutual learning) or "none".
-        label_smoothing: ε of the hard classification loss.
         autocast: Context for the forward passes (mixed precision); the losses always run outside of it.
 
     Returns:
@@ -60,13 +59,8 @@ def mmt_step(
         outputs = [network(view) for network, view in zip(networks, views, strict=True)]
         with torch.no_grad():  # also without a soft loss: their batch norms need the statistics
             mean_outputs = [mean(view) for mean, view in zip(means, views)]
-    taught = outputs if teacher == "other network" else mean_outputs
-    taught = taught[::-1] if teacher.startswith("other") else taught
-    if len(taught) < len(outputs) and (soft_ce_weight or soft_tri_weight):
-        raise InputError(f"{len(outputs)} networks have {len(taught)} teachers: pass a mean network for each")
-    parts = dict.fromkeys(
-        ("hard_ce", "hard_triplet", "soft_ce", "soft_triplet"), torch.zeros((), device=pids.device)
-    )
+    taught = _teachers(teacher, outputs, mean_outputs, needed=soft_ce_weight > 0 or soft_tri_weight > 0)
+    parts = dict.fromkeys(PARTS, torch.zeros((), device=pids.device))
     for i, (f, z) in enumerate(outputs):
         if soft_ce_weight < 1:
             parts["hard_ce"] = parts["hard_ce"] + F.cross_entropy(z, pids, label_smoothing=label_smoothing)
@@ -82,6 +76,14 @@ def mmt_step(
     for mean, network in zip(means, networks):
         update_mean_network(mean, network, alpha, step)
     return _record(parts, loss, [z for _, z in outputs], pids)
+
+
+def _teachers(teacher: str, outputs: list, mean_outputs: list, *, needed: bool) -> list:
+    """For each network the features and logits that teach it; refused where soft losses need what is not there."""
+    taught = outputs if teacher == "other network" else mean_outputs
+    if needed and len(taught) < len(outputs):
+        raise InputError(f"{len(outputs)} networks have {len(taught)} teachers: pass a mean network for each")
+    return taught[::-1] if teacher.startswith("other") else taught
 
 
 def co_teaching_step(

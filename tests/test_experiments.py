@@ -32,8 +32,9 @@ def command(*arguments: str | Path) -> list[str]:
 
 def numbers(folder: RunFolder) -> dict:
     """A run's result without what may differ: times and dates."""
-    result = {k: v for k, v in folder.result.items() if k not in ("seconds", "images_per_second", "finished")}
-    history = [{k: v for k, v in record.items() if k != "seconds"} for record in folder.history]
+    varying = ("seconds", "peak_memory", "images_per_second", "finished")
+    result = {k: v for k, v in folder.result.items() if k not in varying}
+    history = [{k: v for k, v in record.items() if k not in varying} for record in folder.history]
     return {"result": result, "history": history}
 
 

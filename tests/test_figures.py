@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -262,13 +261,18 @@ def test_umap_starts_from_principal_components_or_from_the_previous_map(monkeypa
         def fit_transform(self, features):
             return features[:, :2]
 
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Fake))
+    monkeypatch.setattr(maps, "_umap", lambda: Fake)
     features = np.arange(24, dtype=np.float64).reshape(8, 3)
     first = figures.umap_map(features, seed=5)
     figures.umap_map(features, seed=6, init=first)
     assert first.dtype == np.float32
     assert asked[0]["init"] == "pca" and asked[0]["random_state"] == 5 and asked[0]["n_neighbors"] == 7
     assert np.array_equal(asked[1]["init"], first) and asked[1]["random_state"] == 6
+    nearest, distances = asked[0]["precomputed_knn"]  # on a line, 3 √3 apart
+    assert (
+        nearest[0].tolist() == [0, 1, 2, 3, 4, 5, 6] and nearest[3, 0] == 3 and set(nearest[3, 1:3]) == {2, 4}
+    )
+    assert np.allclose(distances[0], 3 * 3**0.5 * np.arange(7), atol=1e-3), "distances, not their squares"
 
 
 def test_umap_refuses_what_has_no_map():

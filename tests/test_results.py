@@ -10,9 +10,12 @@ import pytest
 from mmtlib.config import METHOD_LR, Settings, config_hash, make_settings
 from mmtlib.experiments import run_config
 from mmtlib.files import read_json
+from mmtlib.matrix import read_matrix
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLES = [p for name in ("quick", "standard") if (p := REPOSITORY / "results" / f"{name}.json").exists()]
+MATRICES = [p for p in sorted((REPOSITORY / "matrices").glob("*.yaml"))
+            if (REPOSITORY / "results" / f"{p.stem}.json").exists()]  # fmt: skip
 
 
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
@@ -26,6 +29,22 @@ def test_committed_results_have_the_hash_of_this_code(file: Path) -> None:
         assert config_hash(run_config(settings)) == result["config_hash"], f"{title}: run `mmt run` again"
         expected = make_settings(file.stem, **{k: result[k] for k in ("method", "source", "target", "seed")})
         assert settings == expected, f"{title}: the profile's settings have changed since"
+
+
+@pytest.mark.parametrize("matrix", MATRICES, ids=lambda file: file.stem)
+def test_committed_matrices_have_the_hash_of_this_code_and_the_cells_of_their_file(matrix: Path) -> None:
+    content = read_json(REPOSITORY / "results" / f"{matrix.stem}.json")
+    cells = [cell.settings for cell in read_matrix(matrix)]
+    assert content["cells"] == len(cells)
+    found = []
+    for result in content["results"]:
+        settings = Settings(**{k: v for k, v in result["config"].items() if k in Settings().to_dict()})
+        title = f"{result['method']}, seed {result['seed']}: run `{content['command']}` again"
+        assert config_hash(run_config(settings)) == result["config_hash"], title
+        assert settings in cells, f"{title}, {matrix.name} has no such cell now"
+        assert abs(result["curve"]["mAP"][-1] - result["mAP"]) < 1e-3, title
+        found.append(settings)
+    assert len(set(found)) == len(found), "a run stands there twice"
 
 
 def test_the_readme_says_what_the_result_files_say() -> None:

@@ -158,22 +158,19 @@ def test_weights_switch_parts_off_and_scale_the_rest() -> None:
     assert parts["loss"].item() == pytest.approx(float(parts["soft_ce"] + parts["hard_triplet"]), rel=1e-6)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+def test_a_step_that_cannot_be_taken_changes_nothing() -> None:
     networks, means, views, pids = tiny_pair()
-    views[0][3, 2] = torch.inf
+    options = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.9, "step": 1}
+    broken = [views[0].clone(), views[1]]
+    broken[0][3, 2] = torch.inf
     before = copy.deepcopy(networks[1].embed.weight)
-    with pytest.raises(FloatingPointError, match="hard_ce = nan.*learning rate"):
-        mmt_step(
-            networks,
-            means,
-            adam(networks, 1, 0),
-            views,
-            pids,
-            soft_ce_weight=0.5,
-            soft_tri_weight=0.8,
-            alpha=0.9,
-            step=1,
-        )
+    for case, error, message in (
+        ((means, adam(networks, 1, 0), broken, pids), FloatingPointError, "hard_ce = nan.*learning rate"),
+        (([], adam(networks, 1, 0), views, pids), InputError, "2 networks have 0 teachers"),
+        ((means, adam(networks, 1, 0), views, pids * 0), InputError, "at least 2 identities"),
+    ):
+        with pytest.raises(error, match=message):
+            mmt_step(networks, *case, **options)
     assert torch.equal(networks[1].embed.weight, before)
 
 
@@ -190,19 +187,3 @@ def test_co_teaching_learns_from_what_the_other_network_finds_easy() -> None:
     assert parts["hard_ce"].item() == pytest.approx(expected, rel=1e-5)
     own_choice = (losses[0][easy[0]].mean() + losses[1][easy[1]].mean()).item()
     assert abs(parts["hard_ce"].item() - own_choice) > 1e-2
-
-
-def test_a_soft_loss_without_a_teacher_is_refused() -> None:
-    networks, _, views, pids = tiny_pair()
-    with pytest.raises(InputError, match="2 networks have 0 teachers"):
-        mmt_step(
-            networks,
-            [],
-            adam(networks, 1, 0),
-            views,
-            pids,
-            soft_ce_weight=0.5,
-            soft_tri_weight=0,
-            alpha=0.9,
-            step=0,
-        )

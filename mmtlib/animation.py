@@ -1,0 +1,136 @@
+"""A map that moves: the images of successive epochs on one pair of axes, as a GIF that needs no script."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mmtlib.config import InputError
+from mmtlib.files import write_atomic
+from mmtlib.maps import draw_points, umap_panels
+
+STEPS = 8  # frames on the way from one epoch to the next
+HOLD, STEP = 1200, 70  # milliseconds that an epoch, and a frame in between, stays
+_COLORS = 64  # of the GIF
+
+
+def animate_maps(
+    path: str | Path,
+    maps: np.ndarray,
+    labels: np.ndarray | Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    groups: int = 7,
+    width: int = 480,
+) -> Path:
+    """Write an animation in which every image glides from its place in one epoch to that in the next.
+
+    Args:
+        path: The GIF.
+        maps: (E, N, 2), each begun where the one before ended: see `maps.umap_sequence`.
+        labels: What colours the points, as in `maps.umap_panels`: identities (N), or right and wrong labels per epoch
+            (E, N) bool. On the way the colours are those of the epoch that is nearer.
+        titles: Per epoch; put a number such as the purity into it. None: "epoch 1" and so on.
+        groups: Of many identities the largest `groups` are coloured.
+        width: Pixels.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: Not (E, N, 2), or labels or titles of another length.
+    """
+    maps, labels, titles = _checked(maps, labels, titles)
+    low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
+    margin = 0.04 * (high - low)
+    frames, durations = [], []
+    for epoch in range(len(maps)):
+        for step in range(STEPS if epoch + 1 < len(maps) else 1):
+            share = _ease(step / STEPS)
+            points = maps[epoch] if not step else (1 - share) * maps[epoch] + share * maps[epoch + 1]
+            nearer = epoch + (step > STEPS // 2)
+            figure, ax = plt.subplots(figsize=(width / 100, width / 100), dpi=100, layout="constrained")
+            draw_points(ax, points, labels[nearer], groups)
+            if legend := ax.get_legend():
+                legend.set_loc("upper right")  # the best place would change from frame to frame
+            ax.set(title=titles[nearer], xticks=[], yticks=[], xlim=(low[0] - margin[0], high[0] + margin[0]),
+                   ylim=(low[1] - margin[1], high[1] + margin[1]))  # fmt: skip
+            frames.append(_picture(figure))
+            durations.append(STEP if step else HOLD)
+    durations[-1] = 2 * HOLD
+    return write_atomic(path, _gif(frames, durations))
+
+
+def map_strip(
+    maps: np.ndarray,
+    labels: np.ndarray | Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    groups: int = 7,
+) -> Figure:
+    """Before, during, after: the first, the middle and the last map beside each other, for print.
+
+    Args:
+        maps, labels, titles, groups: As in `animate_maps`.
+    """
+    maps, labels, titles = _checked(maps, labels, titles)
+    shown = sorted({0, len(maps) // 2, len(maps) - 1})
+    if len({titles[i] for i in shown}) < len(shown):
+        raise InputError(f"titles {titles} repeat: give each epoch its own")
+    return umap_panels(
+        {titles[i]: maps[i] for i in shown}, {titles[i]: labels[i] for i in shown}, columns=3, groups=groups
+    )
+
+
+def show_gif(path: str | Path, alt: str, width: int = 480) -> None:
+    """Show an animation in a notebook, inside its page and with alt text."""
+    from IPython.display import display
+
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    image = f'<img src="data:image/gif;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+    display({"text/html": image, "text/plain": alt}, raw=True)
+
+
+def _checked(maps, labels, titles) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
+    """Maps, a row of labels for each, and a title for each."""
+    maps, labels = np.asarray(maps, dtype=float), np.asarray(labels)
+    if maps.ndim != 3 or maps.shape[2] != 2 or not maps.size:
+        raise InputError(f"maps of shape {maps.shape}: expected (epochs, images, 2)")
+    titles = [f"epoch {i + 1}" for i in range(len(maps))] if titles is None else list(titles)
+    if labels.shape not in (maps.shape[:2], maps.shape[1:2]) or len(titles) != len(maps):
+        raise InputError(
+            f"{len(maps)} maps of {maps.shape[1]} images, but labels {labels.shape} and {len(titles)} titles: give "
+            "labels per image or per epoch and image, and a title per epoch"
+        )
+    return maps, list(np.broadcast_to(labels, maps.shape[:2])), titles
+
+
+def _ease(share: float) -> float:
+    """Slow at both ends, so that the eye can follow."""
+    return share * share * (3 - 2 * share)
+
+
+def _picture(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, facecolor="white")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
+
+
+def _gif(frames: list[Image.Image], durations: list[int]) -> bytes:
+    """One palette for all frames, without dithering: what stands still then costs nothing."""
+    palette = frames[0].quantize(_COLORS - 1, dither=Image.Dither.NONE)
+    colors = palette.getpalette()[: 3 * (_COLORS - 1)]
+    palette.putpalette(colors + (3 * _COLORS - len(colors)) * [255])  # paper stays white
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    small[0].save(
+        buffer, "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=False
+    )
+    return buffer.getvalue()

@@ -1,0 +1,115 @@
+"""The label noise of a `Subject` in numbers: what can be said without the identities, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
+
+from mmtlib import noise_causes
+from mmtlib.label_noise import (
+    label_flow,
+    label_quality,
+    noise_transitions,
+    with_singletons,
+    wrong_labels,
+)
+from mmtlib.noise_clusters import cluster_table, identity_table, silhouettes
+from mmtlib.noise_subjects import Subject
+
+
+def without_truth(subject: Subject) -> dict[str, Any]:
+    """What can be said about labels without knowing the identities.
+
+    Returns:
+        `images`, `clusters`, `left_out` (share), `sizes` (mean, median, largest, single), `silhouette` (mean, share
+        below 0; None with one cluster), `camera_entropy` (mean over clusters; None with one camera), `stability`
+        (a record per change of epoch: share that stays, adjusted Rand index, merged and split clusters).
+    """
+    labels = subject.epochs[-1]
+    sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
+    rows = cluster_table(labels, camids=subject.camids)
+    entropy = rows["camera_entropy"].dropna() if "camera_entropy" in rows else ()
+    scores = silhouettes(subject.features, labels) if len(sizes) > 1 else np.array([])
+    scores = scores[~np.isnan(scores)]
+    stability = []
+    for number, (before, after) in enumerate(zip(subject.epochs, subject.epochs[1:]), start=2):
+        flow = label_flow(before, after)
+        agreement = adjusted_rand_score(with_singletons(before), with_singletons(after))
+        stability.append({"epoch": number, "stay_share": flow.stay_share, "ari": float(agreement),
+                          "merged": flow.merged, "split": flow.split})  # fmt: skip
+    return {
+        "images": len(labels),
+        "clusters": len(sizes),
+        "left_out": float((labels < 0).mean()),
+        "sizes": {
+            "mean": float(sizes.mean()) if len(sizes) else 0.0,
+            "median": float(np.median(sizes)) if len(sizes) else 0.0,
+            "largest": int(sizes.max(initial=0)),
+            "single": int((sizes == 1).sum()),
+        },
+        "silhouette": {"mean": float(scores.mean()), "below_0": float((scores < 0).mean())}
+        if len(scores)
+        else None,
+        "camera_entropy": float(np.mean(entropy)) if len(entropy) else None,
+        "stability": stability,
+    }
+
+
+def against_truth(subject: Subject) -> dict[str, Any]:
+    """What the true identities say about the labels of the images whose identity is known.
+
+    Returns:
+        `images`, `identities`; `label_quality` of the clustered images, and `label_quality_of_all`, where what was
+        left out counts as clusters of one image; `silhouette_auc` (how well a low silhouette tells wrong labels);
+        `purity_and_camera_entropy` (Spearman); `transitions`; `false_merges` and `false_splits` (records per cause,
+        empty where there is no error or no known cause).
+    """
+    known = subject.known
+    pids, labels = subject.pids[known], subject.epochs[-1][known]
+    wrong = wrong_labels(labels, pids)
+    scores = (
+        silhouettes(subject.features, subject.epochs[-1])[known]
+        if labels.max() > 0
+        else np.zeros(len(labels))
+    )
+    told = ~np.isnan(scores)
+    rows = cluster_table(labels, pids, subject.camids[known])
+    rows = rows.dropna(subset="camera_entropy") if "camera_entropy" in rows else rows.head(0)
+    varied = len(rows) > 2 and rows["camera_entropy"].nunique() > 1 and rows["purity"].nunique() > 1
+    return {
+        "images": int(known.sum()),
+        "identities": len(np.unique(pids)),
+        "label_quality": label_quality(labels, pids),
+        "label_quality_of_all": label_quality(with_singletons(labels), pids),
+        "silhouette_auc": float(roc_auc_score(wrong[told], -scores[told]))
+        if 0 < wrong[told].sum() < told.sum()
+        else None,
+        "purity_and_camera_entropy": float(spearmanr(rows["purity"], rows["camera_entropy"])[0])
+        if varied
+        else None,
+        "transitions": noise_transitions([epoch[known] for epoch in subject.epochs], pids),
+        "false_merges": _causes(
+            subject, noise_causes.false_merges, noise_causes.merge_causes, "false_merges"
+        ),
+        "false_splits": _causes(
+            subject, noise_causes.false_splits, noise_causes.split_causes, "false_splits"
+        ),
+    }
+
+
+def _causes(subject: Subject, measure: Callable, list_causes: Callable, column: str) -> list[dict[str, Any]]:
+    """Records per cause; none where there is no error of this kind to explain."""
+    known, labels = subject.known, subject.epochs[-1]
+    table = (cluster_table if column == "false_merges" else identity_table)(
+        labels[known], subject.pids[known]
+    )
+    if column not in table or not table[column].sum():
+        return []
+    attributes = None if subject.attributes is None else subject.attributes[known].reset_index(drop=True)
+    light = noise_causes.brightness(subject.images)[known]
+    causes = list_causes(subject.camids[known], attributes, light)
+    return measure(labels[known], subject.pids[known], causes).to_dict("records")

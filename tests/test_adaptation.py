@@ -1,0 +1,65 @@
+"""What the adaptation loop does with features that do not cluster, and the switch for `torch.compile`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmtlib.adaptation import adapt, pseudo_labels
+from mmtlib.config import InputError, Settings, config_hash
+from mmtlib.evaluation import Images, Task
+from mmtlib.networks import build_network
+
+
+def unit_rows(count: int, spread: float) -> np.ndarray:
+    rows = np.ones((count, 8)) + spread * np.random.default_rng(0).standard_normal((count, 8))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def images(count: int) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, 32, 16), dtype=torch.uint8, generator=generator)
+    return Images(pixels, np.arange(count) // 4, np.arange(count) % 4)
+
+
+@pytest.mark.parametrize(
+    ("spread", "changes", "memory", "message"),
+    [
+        (1.0, {"min_samples": 40}, {}, "gave 0 cluster.* lower min_samples"),
+        (0.01, {"min_samples": 2}, {"eps": 0.999}, "gave 1 cluster.* at least 2 are needed"),
+        (np.nan, {}, {}, "row 0 holds NaN"),
+    ],
+    ids=["all noise", "a single cluster", "a diverged network"],
+)
+def test_features_that_do_not_cluster_are_refused(
+    spread: float, changes: dict, memory: dict, message: str
+) -> None:
+    settings = Settings(method="mmt_dbscan", **changes)
+    with pytest.raises(InputError, match=message):
+        pseudo_labels(settings, 0, [unit_rows(32, spread)], images(32), memory)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_compile_is_a_switch_for_all_networks(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    tiny = {"height": 32, "width": 16, "num_ids": 4, "clusters": 4, "epochs": 1, "iterations": 1}
+    settings = Settings(compile=asked, **tiny)
+    networks = [build_network("small", 4, seed=seed, width=4) for seed in (0, 1)]
+    data = images(32)
+
+    class Nowhere:
+        def load(self) -> None: ...
+        def save(self, *state: object) -> None: ...
+
+    used, history = adapt(settings, networks, Task(data, data, data, data), Nowhere(), lambda *_: None)
+    assert len(history) == 1
+    assert compiled == ([network.base for network in (*networks, *used)] if asked else [])
+
+
+def test_a_run_keeps_its_name_unless_it_is_compiled() -> None:
+    values = Settings().to_dict()
+    older = {name: value for name, value in values.items() if name != "compile"}
+    assert config_hash(values) == config_hash(older) != config_hash(values | {"compile": True})

@@ -1,0 +1,104 @@
+"""Moving maps: every epoch is held, the way between is interpolated, colours follow the labels."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from mmtlib import animation, figures, maps
+from mmtlib.config import InputError
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with mpl.rc_context():
+        mpl.use("Agg")
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+def height(frame: Image.Image) -> float:
+    """Mean height of the blue pixels, from 0 (bottom of the frame) to 1."""
+    pixels = np.asarray(frame.convert("RGB")).astype(int)
+    rows = np.nonzero(pixels[..., 2] - pixels[..., 0] > 80)[0]
+    return 1 - rows.mean() / len(pixels)
+
+
+def test_points_glide_and_epochs_are_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(animation, "STEPS", 4)
+    points = np.zeros((2, 30, 2))
+    points[0, 20:], points[1, :20], points[1, 20:] = 1.0, (0.0, 1.0), (1.0, 0.0)  # two groups swap heights
+    pids = (np.arange(30) >= 20).astype(int)
+    path = animation.animate_maps(tmp_path / "map.gif", points, pids, ["before", "after"], groups=1)
+    with Image.open(path) as gif:
+        frames = [frame.copy() for frame in ImageSequence.Iterator(gif)]
+        assert gif.info.get("loop") == 0
+    durations = [frame.info["duration"] for frame in frames]
+    assert durations == [animation.HOLD, *[animation.STEP] * 3, 2 * animation.HOLD]
+    heights = [height(frame) for frame in frames]  # of the larger group, which is blue
+    assert heights == sorted(heights) and heights[0] < 0.15 and 0.4 < heights[2] < 0.6 and heights[4] > 0.8
+    assert np.asarray(frames[0].convert("RGB"))[2, 2].min() >= 250, (
+        "paper is white, but for the palette's rounding"
+    )
+
+
+def test_a_whole_suite_fits_into_three_megabytes(tmp_path):
+    rng = np.random.default_rng(0)
+    points = np.cumsum(rng.normal(size=(6, 1500, 2)), axis=0)
+    path = animation.animate_maps(tmp_path / "map.gif", points, rng.random((6, 1500)) < 0.7)
+    assert path.stat().st_size < 3e6
+
+
+def test_strip_shows_first_middle_last_on_common_axes():
+    points = np.random.default_rng(0).normal(size=(5, 20, 2)) + np.arange(5)[:, None, None]
+    figure = animation.map_strip(points, np.arange(20) % 3)
+    assert [ax.get_title() for ax in figure.axes] == ["epoch 1", "epoch 3", "epoch 5"]
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert len(animation.map_strip(points[:1], np.arange(20) % 3).axes) == 1
+    with pytest.raises(InputError, match="labels per image"):
+        animation.map_strip(points, np.zeros(19, int))
+    with pytest.raises(InputError, match="repeat"):
+        animation.map_strip(points, np.zeros(20, int), ["map"] * 5)
+
+
+def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    animation.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
+    assert (
+        'alt="maps &quot;move&quot; &lt;on&gt;"' in seen[0]["text/html"]
+        and "R0lGODlh" in seen[0]["text/html"]
+    )
+
+
+def test_a_sequence_of_maps_starts_each_where_the_last_one_ended(monkeypatch):
+    begun = []
+
+    def fake(features, seed, init=None):
+        begun.append(init)
+        return features[:, :2] + 1
+
+    monkeypatch.setattr(maps, "umap_map", fake)
+    features = np.arange(24.0).reshape(2, 4, 3)
+    points = maps.umap_sequence(features)
+    assert points.shape == (2, 4, 2) and begun[0] is None and np.array_equal(begun[1], points[0])
+    with pytest.raises(InputError, match="no epoch"):
+        maps.umap_sequence([])
+
+
+@pytest.mark.slow
+def test_maps_of_nearly_the_same_features_lie_nearly_alike():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(12, 16)).repeat(10, axis=0) + 0.1 * rng.normal(size=(120, 16))
+    points = maps.umap_sequence([first, first + 0.01 * rng.normal(size=first.shape)])
+    moved = np.linalg.norm(points[1] - points[0], axis=1)
+    assert np.median(moved) < 0.25 * np.ptp(points[0], axis=0).max()
+    groups = points[1].reshape(12, 10, 2)
+    within = np.linalg.norm(groups - groups.mean(axis=1, keepdims=True), axis=2).mean()
+    between = np.linalg.norm(groups.mean(axis=1) - points[1].mean(axis=0), axis=1).mean()
+    assert within < 0.3 * between, "neighbours stay neighbours"

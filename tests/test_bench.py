@@ -1,0 +1,148 @@
+"""The benchmarks measure what they say, against baselines that compute the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmtlib.bench import harness
+from mmtlib.bench.dense import dense_dbscan, sorted_scores
+from mmtlib.bench.harness import Benchmark, machine_rates, measure, people
+from mmtlib.bench.plain_loop import mean_networks, plain_adam, plain_step
+from mmtlib.bench.suite import run
+from mmtlib.clustering import dbscan_eps, dbscan_labels
+from mmtlib.config import InputError
+from mmtlib.epochs import adam
+from mmtlib.jaccard import jaccard_similarity
+from mmtlib.networks import build_network
+from mmtlib.retrieval import evaluate_retrieval
+from mmtlib.training import mmt_step
+
+# Everything that the notebooks and reports need, and training and benchmarks do not.
+NOT_NEEDED = """faiss umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
+jupyter_client jupyterlab bokeh distributed psutil hypothesis tqdm torchreid pytorch_metric_learning""".split()
+
+
+def test_plain_steps_compute_what_ours_do() -> None:
+    ours = [build_network("small", 6, seed=seed, width=4).train() for seed in (0, 1)]
+    plain = [copy.deepcopy(network).to(memory_format=torch.contiguous_format) for network in ours]
+    means, plain_means = [copy.deepcopy(network) for network in ours], mean_networks(plain)
+    optimizer, plain_optimizer = adam(ours, 3.5e-4, 5e-4), plain_adam(plain)
+    generator = torch.Generator().manual_seed(0)
+    pids = torch.arange(24) // 4
+    for step in range(3):
+        views = [torch.randn(24, 3, 32, 16, generator=generator) for _ in ours]
+        weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8}
+        parts = mmt_step(ours, means, optimizer, views, pids, **weights, alpha=0.999, step=step)
+        plain_parts = plain_step(plain, plain_means, plain_optimizer, views, pids, step)
+        for name, value in plain_parts.items():
+            assert value == pytest.approx(float(parts[name]), rel=2e-3), (name, step)
+    moved = (ours[0].base[0].weight - build_network("small", 6, seed=0, width=4).base[0].weight).abs().max()
+    assert (ours[0].base[0].weight - plain[0].base[0].weight).abs().max() < 0.3 * moved
+
+
+def test_search_baselines_compute_what_ours_do() -> None:
+    features, pids, camids = people(400, 32)
+    similarity = jaccard_similarity(features)
+    eps = dbscan_eps(similarity)
+    distances, labels = dense_dbscan(features, eps)
+    np.testing.assert_allclose(1 - similarity.toarray(), distances, atol=1e-5)
+    np.testing.assert_array_equal(dbscan_labels(similarity, eps), labels)
+    ids = pids[:50], np.where(np.arange(350) % 9, pids[50:], -1), camids[:50], camids[50:]
+    order = np.random.default_rng(0).permutation(400)
+    features, pids, camids = features[order], pids[order], camids[order]
+    ids = pids[:50], np.where(np.arange(350) % 9, pids[50:], -1), camids[:50], camids[50:]
+    scores = evaluate_retrieval(features[:50], features[50:], *ids)
+    assert sorted_scores(features[:50], features[50:], *ids) == pytest.approx((scores.mean_ap, scores.cmc[0]))
+
+
+def test_memory_and_time_of_a_call_are_measured() -> None:
+    measured = measure(lambda: np.ones(40_000_000 // 8).sum())
+    assert measured.value == 5_000_000
+    assert 30 < measured.peak_mb < 80 and 0 < measured.seconds
+
+
+def test_floor_is_the_slower_of_arithmetic_and_copying() -> None:
+    machine = {"float32_gflop_per_s": 100.0, "bfloat16_gflop_per_s": 200.0, "copy_gb_per_s": 10.0}
+    assert Benchmark("a", {}, flops=1e11, bytes=1e9).floor(machine) == pytest.approx(1.0)
+    assert Benchmark("a", {}, flops=1e11, bytes=1e9, matrix="bfloat16").floor(machine) == pytest.approx(0.5)
+    assert Benchmark("a", {}, flops=1e9, bytes=2e10).floor(machine) == pytest.approx(2.0)
+    rates = machine_rates(64)
+    assert rates["float32_gflop_per_s"] >= rates["float32_gflop_per_s_torch"] > 0 < rates["copy_gb_per_s"]
+
+
+def test_what_does_not_fit_or_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "available_bytes", lambda: 1e9)
+    outcome = Benchmark("a", {}, 1, 1)
+    outcome.add_if_it_fits("large", 6e8, lambda: pytest.fail("must not run"))
+    outcome.add_if_it_fits("small", 4e8, lambda: 3)
+    outcome.add_if_installed("peer", "a-package", lambda: __import__("a_package_that_nobody_has"))
+    assert list(outcome.rows) == ["small"]
+    assert "1 GB" in outcome.skipped["large"] and "a-package is not installed" in outcome.skipped["peer"]
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown size 'huge': known are tiny, small"):
+        run("huge", out=tmp_path)
+    with pytest.raises(InputError, match="unknown benchmark 'speed'"):
+        run("tiny", ["speed"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_scaling_plot_is_written(tmp_path: Path) -> None:
+    lines: list[str] = []
+    record = json.loads(run("tiny", ["scaling"], tmp_path, say=lines.append).read_text())
+    assert (tmp_path / "bench_tiny_scaling.png").stat().st_size > 5_000
+    rows = record["benchmarks"]["scaling"]["rows"]
+    assert {"ours, N = 300", "ours, N = 150", "dense loops, N = 300"} <= set(rows)
+
+
+@pytest.mark.slow
+def test_training_and_benchmarks_need_few_packages(tmp_path: Path, suite_home: Path) -> None:
+    """`mmt adapt` and `mmt bench` in processes, and their children, that cannot import the others."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {set(NOT_NEEDED)!r}:
+            raise ImportError(name + " is hidden")
+sys.meta_path.insert(0, Refuse())
+"""
+    )
+    repository = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(tmp_path), str(repository)])
+    options = {
+        "env": os.environ | {"PYTHONPATH": paths, "MMTLIB_HOME": str(suite_home)},
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+    }
+    hidden = subprocess.run([sys.executable, "-c", "import matplotlib"], **options)
+    assert "matplotlib is hidden" in hidden.stderr
+    mmt = [sys.executable, "-m", "mmtlib"]
+    adapt = ["adapt", "--source", "plaza", "--target", "station", "--profile", "smoke", "--out", "runs"]
+    done = subprocess.run([*mmt, *adapt], **options)
+    assert done.returncode == 0, done.stderr
+    assert "mAP" in done.stdout
+    done = subprocess.run([*mmt, "bench", "--size", "tiny", "--out", "bench"], **options)
+    assert done.returncode == 0, done.stderr
+    assert "no plot: matplotlib is hidden" in done.stderr
+    record = json.loads((tmp_path / "bench" / "bench_tiny.json").read_text())
+    assert set(record["benchmarks"]) == {"jaccard", "retrieval", "kmeans", "step small", "scaling"}
+    for name, outcome in record["benchmarks"].items():
+        assert outcome["floor"]["seconds"] > 0, name
+        assert any(row["seconds"] > 0 and row["times_floor"] > 0 for row in outcome["rows"].values()), name
+    jaccard = record["benchmarks"]["jaccard"]
+    assert jaccard["facts"]["labels_equal_share"] == 1.0
+    assert "torchreid is not installed" in record["benchmarks"]["retrieval"]["left_out"]["torchreid"]
+    assert record["hardware"]["cores"] >= 1 and record["command"] == "mmt bench --size tiny"
+    assert "dense loops" in (tmp_path / "bench" / "bench_tiny.txt").read_text()

@@ -1,0 +1,131 @@
+"""Label flow as ribbons and the phase diagram: the right shares, fates, pairs and empty cells."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import PathPatch, Rectangle
+
+from mmtlib import figures, flow_figures, phase_figures
+from mmtlib.config import InputError, make_settings
+from mmtlib.flow_figures import FATES
+from mmtlib.plot_style import BLACK, MAX_WIDTH
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with mpl.rc_context():
+        mpl.use("Agg")
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+def fates(before, after) -> list[str]:
+    return [FATES[i] for i in flow_figures.image_fates(np.array(before), np.array(after))]
+
+
+def test_fates_follow_their_definition():
+    assert fates([0, 0, 1, 1], [5, 5, 2, 2]) == ["stayed"] * 4, "new numbers are not a move"
+    assert fates([0, 0, 0, 1, 1], [7, 7, 7, 7, 7]) == ["stayed"] * 3 + ["merged"] * 2
+    assert fates([0, 0, 0, 0, 0], [1, 1, 1, 2, 2]) == ["stayed"] * 3 + ["split"] * 2
+    assert fates([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]) == ["stayed"] * 2 + ["moved alone"] + ["stayed"] * 3
+    assert fates([0, 0, 0, -1, -1], [0, 0, -1, -1, 0]) == ["stayed"] * 2 + ["left out"] * 2 + ["moved alone"]
+
+
+def bars(ax, column: int) -> dict[str, float]:
+    return {to_hex(p.get_facecolor()).upper(): p.get_height() for p in ax.patches
+            if isinstance(p, Rectangle) and abs(p.get_x() + p.get_width() / 2 - column) < 1e-9}  # fmt: skip
+
+
+def test_bars_and_ribbons_have_the_shares_of_the_images():
+    states = np.array([[0, 0, 0, 1], [0, 1, 1, 1]])
+    ax = flow_figures.alluvial(states, ["a", "b"], ["#000000", "#FF0000"], ["before", "after"])
+    assert bars(ax, 0) == {"#000000": 0.75, "#FF0000": 0.25} and bars(ax, 1) == {
+        "#000000": 0.25,
+        "#FF0000": 0.75,
+    }
+    ribbons = [p for p in ax.patches if isinstance(p, PathPatch)]
+    assert [to_hex(p.get_facecolor()).upper() for p in ribbons] == ["#000000", "#000000", "#FF0000"]
+    left = [v[0, 1] - v[-1, 1] for v in (p.get_path().vertices for p in ribbons)]
+    right = [v[3, 1] - v[4, 1] for v in (p.get_path().vertices for p in ribbons)]
+    assert left == pytest.approx([0.25, 0.5, 0.25]) and right == pytest.approx([0.25, 0.5, 0.25])
+    ends = [(v[0, 1], v[3, 1]) for v in (p.get_path().vertices for p in ribbons)]
+    assert np.allclose(ends, [(1, 1), (0.75, 0.75), (0.25, 0.25)]), "from the top, without overlap"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["before", "after"]
+
+
+def test_followed_clusters_keep_their_colour_under_new_numbers():
+    labels = [np.repeat([0, 1, 2, 3], 5), np.repeat([3, 2, 1, 0], 5), np.repeat([9, 9, 1, -1], 5)]
+    ax = flow_figures.cluster_alluvial(labels, clusters=[0, 3])
+    assert bars(ax, 0) == bars(ax, 1) and sorted(bars(ax, 1).values()) == [0.5, 0.5]
+    third = bars(ax, 2)
+    assert third[BLACK] == 0.5 and len(third) == 2, "cluster 3 was left out"
+    assert "share of 10 images (%)" in ax.get_ylabel()
+    everything = flow_figures.cluster_alluvial(labels)
+    assert len(bars(everything, 0)) == 4
+    with pytest.raises(InputError, match="first epoch"):
+        flow_figures.cluster_alluvial(labels, clusters=[7])
+    with pytest.raises(InputError, match="at least two epochs"):
+        flow_figures.fate_alluvial(labels[:1])
+
+
+def test_hundreds_of_clusters_stay_readable():
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 300, 3000) for _ in range(20)]
+    ax = flow_figures.fate_alluvial(labels)
+    assert len(ax.get_legend().get_texts()) <= len(FATES) and len(ax.patches) <= 7 * 5 + 6 * 25
+    columns = [t.get_text() for t in ax.get_xticklabels()]
+    assert columns[0].startswith("1 → ") and columns[-1].endswith(" → 20") and len(columns) == 7
+    ax = flow_figures.cluster_alluvial(labels)
+    assert len(ax.get_legend().get_texts()) <= 9 and ax.figure.get_figwidth() <= MAX_WIDTH
+
+
+def result(method: str, seed: int, epochs: int, rate: float, score: float) -> dict:
+    settings = make_settings("quick", source="plaza", target="station", method=method, seed=seed, epochs=epochs,
+                             noise_rate=rate)  # fmt: skip
+    return {"method": method, "seed": seed, "source": "plaza", "target": "station", "profile": "quick",
+            "clusters": settings.clusters, "config": settings.to_dict(), "epochs": epochs, "mAP": score,
+            "top1": score, "top5": score, "top10": score}  # fmt: skip
+
+
+RESULTS = [
+    *(result("mmt", seed, 2, 0.0, 40.0 + seed) for seed in (1, 2)),
+    *(result("hard", seed, 2, 0.0, 38.0) for seed in (1, 2)),
+    result("mmt", 1, 4, 0.4, 30.0),
+    result("hard", 1, 4, 0.4, 35.5),
+    result("mmt", 1, 2, 0.4, 30.0),  # without a partner
+    result("hard", 2, 2, 0.4, 30.0),
+]
+
+
+def test_phase_diagram_pairs_by_seed_and_hatches_what_nobody_ran():
+    ax = phase_figures.phase_diagram(RESULTS, xs=[2, 4], ys=[0.0, 0.4])
+    texts = {tuple(int(v) for v in t.get_position()): t.get_text() for t in ax.texts}
+    assert texts == {(0, 0): "+3.5 ± 0.7\nn = 2", (1, 1): "−5.5\nn = 1", (1, 0): "not run", (0, 1): "not run"}
+    hatched = {(p.get_x(), p.get_y()) for p in ax.patches if p.get_hatch()}
+    assert hatched == {(0.5, -0.5), (-0.5, 0.5)}
+    values = ax.images[0].get_array().filled(np.nan)
+    assert values[0, 0] == 3.5 and values[1, 1] == -5.5 and np.isnan(values[0, 1])
+    low, high = ax.images[0].norm.vmin, ax.images[0].norm.vmax
+    assert -low == high == 5.5, "white is no difference"
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0%", "40%"]
+    with pytest.raises(InputError, match="no pair"):
+        phase_figures.phase_diagram(RESULTS[:2])
+
+
+def test_epochs_of_a_run_stand_for_shorter_runs():
+    scores = {name: 0.0 for name in ("top1", "top5", "top10")}
+
+    class Run:
+        def __init__(self, method, scored):
+            self.result = result(method, 1, 2, 0.0, scored[-1])
+            self.history = [{"epoch": i, "mAP": s, **scores} for i, s in enumerate(scored, start=1)]
+
+    short = phase_figures.results_per_epoch([Run("mmt", [20.0, 44.0]), Run("hard", [21.0, 40.0])])
+    assert [(r["epochs"], r["config"]["epochs"], r["mAP"]) for r in short[:2]] == [(1, 1, 20.0), (2, 2, 44.0)]
+    found = phase_figures.gains(short, "mmt", "hard", "epochs", "noise_rate")
+    assert {cell: list(values) for cell, values in found.items()} == {(1, 0.0): [-1.0], (2, 0.0): [4.0]}

@@ -1,0 +1,119 @@
+"""Result files of matrices: trained once, read back as runs, refused where they belong to another version."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmtlib import matrix_results
+from mmtlib.experiments import run_folder
+from mmtlib.files import read_json, write_json
+from mmtlib.matrix import read_matrix
+from mmtlib.phase_figures import results_per_epoch
+from mmtlib.tables import QUALITY, SCORES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# As small as a run gets: what is tested is what files keep of it.
+MATRIX = """
+profile: smoke
+tasks: [[plaza, station]]
+methods: [direct, mmt]
+seeds: [1]
+set: {source_epochs: 1, source_iterations: 3, iterations: 3, epochs: EPOCHS}
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("measure", REPOSITORY / "benchmarks" / "measure_matrix.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, benchmark) -> Path:
+    """Two matrices, of one-epoch and of two-epoch runs, with their result files beside them."""
+    folder = tmp_path_factory.mktemp("matrices")
+    for name, epochs in (("short", "1"), ("long", "2")):
+        (folder / f"{name}.yaml").write_text(MATRIX.replace("EPOCHS", epochs))
+        benchmark.main(
+            [str(folder / f"{name}.yaml"), "--out", str(folder / "runs"), "--results", str(folder)]
+        )
+    return folder
+
+
+def test_a_file_holds_the_results_and_curves_of_its_runs(folder):
+    content = read_json(folder / "long.json")
+    cells = read_matrix(folder / "long.yaml")
+    assert content["cells"] == len(content["results"]) == len(cells) == 2
+    assert content["command"] == "python benchmarks/measure_matrix.py matrices/long.yaml"
+    assert {"hardware", "versions", "finished"} <= set(content)
+    for cell, item in zip(cells, content["results"]):
+        run = run_folder(cell.settings, folder / "runs")
+        assert {name: item[name] for name in run.result} == run.result
+        epochs = 2 if item["method"] == "mmt" else 1
+        assert {name: len(values) for name, values in item["curve"].items()} == dict.fromkeys(SCORES, epochs)
+        assert item["curve"]["mAP"][-1] == pytest.approx(item["mAP"], abs=1e-3)
+    direct, mmt = content["results"]
+    assert direct["label_curve"] == {} and direct["memorisation"] is None
+    assert set(mmt["label_curve"]) == set(QUALITY) and len(mmt["label_curve"]["nmi"]) == 2
+    assert mmt["label_curve"]["nmi"][-1] == pytest.approx(mmt["label_quality"]["last"]["nmi"], abs=1e-4)
+    assert 0 <= mmt["memorisation"]["wrong"] <= 1
+
+
+def test_reading_gives_runs_with_their_histories(folder):
+    found = matrix_results.read("long", folder)
+    assert [run.result["method"] for run in found.runs] == ["direct", "mmt"]
+    direct, mmt = found.runs
+    assert [record["epoch"] for record in direct.history] == [0]
+    assert [record["epoch"] for record in mmt.history] == [1, 2]
+    original = run_folder(read_matrix(folder / "long.yaml")[1].settings, folder / "runs").history
+    for record, whole in zip(mmt.history, original):
+        assert record["mAP"] == pytest.approx(whole["mAP"], abs=1e-3)
+        assert record["label_quality"] == pytest.approx(whole["label_quality"], abs=1e-4)
+    assert mmt.history[-1]["memorisation"] == original[-1]["memorisation"]
+    assert "2 of 2 runs" in found.note and "measure_matrix.py matrices/long.yaml" in found.note
+    assert "seeds 1;" in found.note and "finished 2" in found.note
+
+
+def test_a_long_run_begins_with_the_short_one(folder):
+    """So the length of a training can be read off the curve of a longer one."""
+    short, long = (matrix_results.read(name, folder).runs[1] for name in ("short", "long"))
+    assert short.result["config_hash"] != long.result["config_hash"]
+    first, second = results_per_epoch([long])
+    assert {name: first[name] for name in SCORES} == {name: short.history[0][name] for name in SCORES}
+    assert first["mAP"] != second["mAP"] and first["epochs"] == 1 and first["config"]["epochs"] == 1
+    assert long.history[0]["label_quality"] == short.history[0]["label_quality"]
+
+
+def test_runs_of_another_version_are_left_out(folder, tmp_path):
+    content = read_json(folder / "long.json")
+    content["results"][1]["config"]["lr"] = 0.123
+    write_json(tmp_path / "long.json", content)
+    found = matrix_results.read("long", tmp_path)
+    assert [run.result["method"] for run in found.runs] == ["direct"]
+    assert "1 of 2 runs; 1 left out" in found.note
+    content["results"] = content["results"][1:]
+    write_json(tmp_path / "long.json", content)
+    found = matrix_results.read("long", tmp_path)
+    assert found.runs == [] and "To run it again: python benchmarks/measure_matrix.py" in found.note
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    found = matrix_results.read("ablations", tmp_path)
+    assert found.runs == [] == found.results
+    assert "not run yet" in found.note and "measure_matrix.py matrices/ablations.yaml" in found.note
+
+
+def test_what_is_finished_can_be_kept_without_training(folder, tmp_path, benchmark, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("nothing should be trained")
+
+    monkeypatch.setattr(benchmark, "run_all", refuse)
+    (tmp_path / "part.yaml").write_text(MATRIX.replace("EPOCHS", "2").replace("[1]", "[1, 2]"))
+    options = ["--out", str(folder / "runs"), "--results", str(tmp_path), "--finished"]
+    benchmark.main([str(tmp_path / "part.yaml"), *options])
+    assert "2 of 4 runs" in matrix_results.read("part", tmp_path).note

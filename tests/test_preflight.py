@@ -1,0 +1,294 @@
+"""What is refused before anything is trained, and what a run says when memory does not suffice."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmtlib import preflight
+from mmtlib.__main__ import main
+from mmtlib.config import InputError, make_settings
+from mmtlib.experiments import run, run_folder
+from mmtlib.files import read_json
+from mmtlib.networks import build_network
+from mmtlib.reproduction import read_runs
+from mmtlib.sample_folder import draw_sample
+from mmtlib.scheduling import run_all
+from mmtlib.tasks import load_task
+
+SHORT = {
+    "source_epochs": 1,
+    "source_iterations": 3,
+    "epochs": 2,
+    "iterations": 2,
+    "clusters": 4,
+    "num_ids": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Path:
+    """Plain images in a folder whose name has spaces and other letters than English ones."""
+    return draw_sample(tmp_path_factory.mktemp("eigene bilder") / "größe 圖片", people=6, newcomers=3)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("läufe hier")
+
+
+def refused(settings, folder: Path = Path("nowhere/mmt-0")) -> str:
+    with pytest.raises(InputError) as error:
+        preflight.check({folder: settings})
+    assert "Nothing was started" in str(error.value)
+    return str(error.value)
+
+
+# Folders as targets
+
+
+def test_a_plain_folder_is_adapted_to_and_not_scored(collection, tmp_path, capsys):
+    out = tmp_path / "läufe hier"
+    target = str(collection / "photos")
+    arguments = ["adapt", "--source", "plaza", "--target", target, "--profile", "smoke", "--out", str(out)]
+    for name, value in SHORT.items():
+        arguments += ["--set", f"{name}={value}"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "not scored" in said.out and "MB of disk" in said.err
+    folder = run_folder(make_settings("smoke", target=target, **SHORT), out)
+    result = read_json(folder.path / "result.json")
+    assert [result[name] for name in ("mAP", "top1", "top5", "top10")] == [None] * 4
+    assert result["label_quality"] == {"first": None, "last": None}, "nobody knows what is right"
+    assert result["epochs"] == 2 and result["images_per_second"] > 0
+    labels = folder.epoch(2)["labels"]
+    assert len(labels) == len(list((collection / "photos").iterdir())) and len(set(labels.tolist())) == 4
+    assert folder.network(0)(torch.zeros(1, 3, 64, 32)).shape == (1, 128)
+    with pytest.raises(InputError, match="no finished run"):
+        read_runs(out)  # it has no place in a table of scores
+    assert main(["evaluate", str(folder.path / "network_1.safetensors"), "--data", target]) == 2
+    assert "no queries and gallery" in capsys.readouterr().err
+
+
+def test_a_labelled_folder_is_scored_and_is_a_source_too(collection, out):
+    table = str(collection / "labels.csv")
+    result = run(make_settings("smoke", target=table, **SHORT), out).result
+    assert 0 < result["mAP"] <= 100 and 0 < result["label_quality"]["last"]["purity"] <= 1
+    assert all(gb > 0.05 for gb in result["peak_memory"].values()), "PyTorch alone takes more"
+    assert (
+        set(result["peak_memory"])
+        == set(result["seconds"])
+        == {"source", "cluster", "train", "extract", "score"}
+    )
+    assert run(make_settings("smoke", source=table, target="station", **SHORT), out).result["mAP"] > 0
+
+
+def test_images_nobody_has_named_are_no_identity(collection, out, tmp_path):
+    """Half of the labels are taken away: neither the source nor the upper bound may learn −1 as a person."""
+    copy = shutil.copytree(collection, tmp_path / "half")
+    lines = (copy / "labels.csv").read_text().splitlines()
+    train = [i for i, line in enumerate(lines) if line.endswith(",train")]
+    for i in train[::2]:
+        path, _, camid, split = lines[i].split(",")
+        lines[i] = f"{path},-1,{camid},{split}"
+    (copy / "labels.csv").write_text("\n".join(lines) + "\n")
+    half = str(copy / "labels.csv")
+    folder = run(make_settings("smoke", target=half, method="supervised", **SHORT), out)
+    labels, pids = folder.epoch(1)["labels"], load_task(make_settings("smoke", target=half)).target.pids
+    assert np.array_equal(labels < 0, pids < 0) and (labels < 0).sum() == len(train[::2])
+    assert labels.max() + 1 == len(set(pids[pids >= 0].tolist()))
+    assert folder.result["label_quality"]["last"]["purity"] == 1
+    settings = make_settings("smoke", source=half, target="station", **SHORT | {"method": "direct"})
+    classifier = run(settings, out).network(0).classifier.weight
+    assert len(classifier) == labels.max() + 1, "−1 has become an identity"
+
+
+def test_a_folder_that_changes_is_another_run(collection, out, tmp_path):
+    copy = shutil.copytree(collection / "photos", tmp_path / "changing")
+    settings = make_settings("smoke", target=str(copy), **SHORT)
+    before, images = run(settings, out), len(load_task(settings).target.pids)
+    assert run_folder(settings, out).path == before.path
+    Image.new("RGB", (32, 64), (200, 30, 90)).save(copy / "added later.png")
+    after = run(settings, out)
+    assert after.path != before.path and after.result["config"]["data"] != before.result["config"]["data"]
+    assert len(after.epoch(1)["labels"]) == images + 1, "images of the old folder were still in memory"
+    (copy / "added later.png").unlink()
+    assert run_folder(settings, out).path == before.path and run_folder(settings, out).result
+
+
+def test_a_link_out_of_the_folder_is_refused(collection, out, tmp_path, capsys):
+    copy = shutil.copytree(collection / "photos", tmp_path / "linked")
+    (copy / "link.png").symlink_to(collection / "labels.csv")
+    arguments = ["adapt", "--source", "plaza", "--target", str(copy), "--profile", "smoke", "--out", str(out)]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "link.png" in said and "lead out of" in said and "Traceback" not in said
+
+
+# What could not end well
+
+
+def test_data_that_a_method_cannot_use(collection):
+    plain = str(collection / "photos")
+    assert "supervised needs labels" in refused(
+        make_settings("smoke", target=plain, method="supervised", **SHORT)
+    )
+    assert "a source needs 2" in refused(make_settings("smoke", source=plain))
+    assert "K 9999" in refused(make_settings("smoke", clusters=9999))
+
+
+def test_queries_that_can_never_be_scored_are_found_first(collection, tmp_path):
+    copy = shutil.copytree(collection, tmp_path / "one camera")
+    lines = (copy / "labels.csv").read_text().splitlines()
+    lines[1:] = [",".join([*line.split(",")[:2], "0", line.split(",")[3]]) for line in lines[1:]]
+    (copy / "labels.csv").write_text("\n".join(lines) + "\n")
+    said = refused(make_settings("smoke", target=str(copy / "labels.csv"), **SHORT))
+    assert "none of the" in said and "from another camera" in said
+
+
+def test_everything_found_is_said_at_once(collection, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    said = refused(make_settings("paper", source=str(collection / "photos"), imagenet="/no/weights.pth"))
+    assert (
+        "a source needs 2" in said and "/no/weights.pth" in said and "pip uninstall --yes faiss-cpu" in said
+    )
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "ibn-resnet50"])
+def test_imagenet_weights_are_there_or_the_way_to_get_them(backbone, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(preflight, "_memory", lambda: ("A large GPU", 10**12))
+    settings = make_settings("paper", backbone=backbone, world_scale="tiny", clusters=20)
+    assert settings.imagenet == "cache", "the authors' networks start from ImageNet"
+    said = refused(settings)
+    cache = tmp_path / "hub" / "checkpoints"
+    assert str(cache) in said and "load_state_dict_from_url('https://" in said and "imagenet=FILE" in said
+    name = said.split(str(cache) + "/")[1].split(".pth")[0] + ".pth"
+    assert f"/{name}')" in said, "the command would fetch another file"
+    cache.mkdir(parents=True)
+    (cache / name).touch()
+    preflight.check({tmp_path / "mmt-0": settings})
+    (cache / name).unlink()
+    preflight.check({tmp_path / "mmt-0": settings.replace(imagenet="")})
+
+
+def test_disk_is_counted_over_all_runs_and_less_what_is_there(monkeypatch, tmp_path):
+    settings = {tmp_path / f"mmt-{seed}": make_settings("smoke", seed=seed) for seed in (1, 2, 3)}
+    one, three = (preflight.check(dict(list(settings.items())[:n])) for n in (1, 3))
+    assert three.disk == 3 * one.disk > 0
+    Usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, three.disk - 1))
+    with pytest.raises(InputError, match="of disk are needed in .* are free: make room"):
+        preflight.check(settings)
+    (tmp_path / "mmt-1" / "epochs").mkdir(parents=True)
+    (tmp_path / "mmt-1" / "epochs" / "001.npz").write_bytes(b"12")
+    preflight.check(settings)
+
+
+def test_runs_side_by_side_are_checked_before_the_first_one_starts(out, tmp_path):
+    with pytest.raises(InputError, match="K 9999"):
+        run_all([make_settings("smoke"), make_settings("smoke", clusters=9999)], tmp_path)
+    assert not list(tmp_path.rglob("history.jsonl"))
+
+
+# Memory
+
+
+def test_the_estimate_counts_what_a_step_keeps():
+    """On the CPU the same forward pass is run for real, and the bytes that it keeps are added up."""
+    weights, features, saved = preflight._network("small", 64, 32)
+    network = build_network("small", 500).train()
+    assert weights == sum(p.numel() for p in network.parameters()) and features == 128
+    kept = {}
+
+    def pack(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        maps = network.base(torch.zeros(4, 3, 64, 32))
+    assert maps.shape == (4, 128, 8, 4)
+    assert saved == pytest.approx(sum(kept.values()) / 4, rel=0.02)
+
+
+def test_the_paper_s_setting_needs_a_gpu_s_memory():
+    paper = preflight.estimate(make_settings("paper", precision="float32"))
+    market, duke = 12_936 + 13_174, 4 * (16_522 + 2_228 + 17_661)  # within a factor of the drawn ones
+    assert market < paper.images / (256 * 128 * 3) < duke
+    assert 5e9 < paper.activations < 12e9, "two ResNet-50 and 64 images of 256 × 128"
+    assert 3e9 < paper.disk < 2e10, "40 epochs of 2 × 2048 half-precision features of 17,000 images"
+    one = preflight.estimate(make_settings("paper", precision="float32", method="hard_single"))
+    assert 2 * one.activations == paper.activations and one.networks < paper.networks / 2
+
+
+def test_too_little_memory_is_refused_with_the_setting_to_change(monkeypatch, tmp_path):
+    settings = make_settings("paper", imagenet="", world_scale="tiny", clusters=20, precision="float32")
+    monkeypatch.setattr(preflight, "_memory", lambda: ("A Small GPU", 4_000_000_000))
+    said = refused(settings, tmp_path / "mmt-0")
+    assert "A Small GPU has 4.0 GB" in said and "num_ids=8" in said and "activations 8" in said
+    many = preflight.Needs(images=int(9e9), networks=1, activations=1, disk=0)
+    assert "height=128, width=64" in preflight.advice(many, settings)
+    halved = settings.replace(num_ids=12)
+    assert "num_ids=6 with bn_group=24" in preflight.advice(preflight.estimate(halved), halved)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError("Unable to allocate 9 GiB for an array"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+    ids=["gpu", "numpy", "cpu"],
+)
+def test_out_of_memory_names_the_setting_to_change(error, monkeypatch, tmp_path, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("mmtlib.adaptation.mmt_step", fail)
+    arguments = [
+        "adapt",
+        "--source",
+        "plaza",
+        "--target",
+        "station",
+        "--profile",
+        "smoke",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*arguments, "--set", "source_epochs=1", "--set", "source_iterations=2"]) == 1
+    said = capsys.readouterr().err
+    assert "out of memory" in said and "num_ids=4" in said and "--set" in said and "Traceback" not in said
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="^shapes$"), preflight.memory_explained(make_settings("smoke")):
+        raise RuntimeError("shapes")
+
+
+@pytest.mark.slow
+def test_profile_paper_starts_on_the_embedded_world(tmp_path):
+    """256 × 128 and ResNet-50 with everything else small; `world_scale=market` changes the number of images alone."""
+    settings = make_settings("paper", imagenet="", world_scale="tiny", method="mmt", num_ids=4, clusters=10)
+    settings = settings.replace(source_epochs=1, source_iterations=1, epochs=1, iterations=1)
+    result = run(settings, tmp_path, profile="paper").result
+    assert load_task(settings).target.images.shape[2:] == (256, 128)
+    assert (
+        set(result["seconds"])
+        == set(result["peak_memory"])
+        == {"source", "cluster", "train", "extract", "score"}
+    )
+    assert all(seconds > 0 for seconds in result["seconds"].values())
+    market = preflight.estimate(settings.replace(world_scale="market"))
+    assert market.images > 100 * preflight.estimate(settings).images
