@@ -118,8 +118,8 @@ class Crossing:
         if self.at == self.values[0]:
             return f"{names}: ahead by more than the sd at every rate from {self.at:.0%} on {scale}"
         own = [value for value in self.seeds if value is not None]
-        spread = f", single seeds {np.mean(own):.0%} ± {np.std(own, ddof=1):.0%}" if len(own) > 1 else ""
-        count = f"{len(own)} of {len(self.seeds)} seeds cross"
+        spread = f", singly {np.mean(own):.0%} ± {np.std(own, ddof=1):.0%}" if len(own) > 1 else ""
+        count = f"{len(own)} of {len(self.seeds)} seeds"
         return f"{names}: ahead by more than the sd from {self.at:.0%} on ({count}{spread}) {scale}"
 
 

@@ -115,7 +115,7 @@ def test_crossing_of_two_methods_with_the_spread_of_the_seeds():
     # The margin, mean − sd, goes from −1 to 3 between 0 and 0.2; those of the seeds from −1, −2 and 0.
     assert found.at == pytest.approx(0.05)
     assert found.seeds == pytest.approx((0.05, 0.08, 0.0))
-    assert "from 5% on (3 of 3 seeds cross, single seeds 4% ± 4%)" in str(found)
+    assert "from 5% on (3 of 3 seeds, singly 4% ± 4%)" in str(found)
     back = ablations.crossing(results, "hard", "mmt")
     assert back.at is None and back.seeds == (None, None, None) and "no crossing; at 40%" in str(back)
     assert ablations.crossing(results, "mmt", "direct") is None

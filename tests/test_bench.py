@@ -114,7 +114,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {set(NOT_NEEDED)!r}:
-            raise ImportError(name + " is hidden")
+            raise ModuleNotFoundError(name + " is hidden", name=name)
 sys.meta_path.insert(0, Refuse())
 """
     )

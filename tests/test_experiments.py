@@ -126,7 +126,7 @@ def test_parallel_runs_equal_single_ones_and_failures_do_not_stop_others(
 ) -> None:
     good = make_settings("smoke")
     bad = make_settings("smoke", method="hard", lr=1e30)
-    with pytest.raises(RuntimeError, match="(?s)1 of 2 runs failed.*hard labels.*not finite.*learning rate"):
+    with pytest.raises(RuntimeError, match="(?s)1 of 4 runs failed.*hard labels.*not finite.*learning rate"):
         run_all([bad, good, good], tmp_path, workers=2)
     assert numbers(run_folder(good, tmp_path)) | {"result": {}} == numbers(finished) | {"result": {}}
     assert run_folder(good, tmp_path).result["mAP"] == finished.result["mAP"]
@@ -136,6 +136,8 @@ def test_parallel_runs_equal_single_ones_and_failures_do_not_stop_others(
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_of_the_table_runs(method: str, out: Path) -> None:
     settings = make_settings("smoke", method=method, epochs=2, iterations=4)
+    if METHODS[method].clustering == "dbscan":  # eps for thousands of images leaves a hundred in one cluster
+        settings = settings.replace(rho=0.02, min_samples=2)
     result = run(settings, out).result
     assert result["method"] == method
     assert result["epochs"] == (0 if METHODS[method].labels == "none" else 2)

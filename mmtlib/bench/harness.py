@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -96,10 +94,14 @@ class Benchmark:
             self.skipped[label] = f"{package} is not installed ({error})"
 
 
-def resident_bytes() -> int:
-    """Memory of this process now (on systems without /proc: its peak so far)."""
+def peak_bytes(*, reset: bool = False) -> int:
+    """Largest memory of this process so far, or since the last reset (only Linux can reset it)."""
     with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -122,25 +124,13 @@ def measure(call: Callable[[], Any], repeats: int = 1) -> Measured:
         held = torch.cuda.memory_allocated()
     for _ in range(repeats):
         gc.collect()
-        before = resident_bytes()
-        seen, done = [before], threading.Event()
-
-        def watch(seen=seen, done=done) -> None:
-            while not done.wait(0.005):
-                seen[0] = max(seen[0], resident_bytes())
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        before = peak_bytes(reset=True)
         start, cpu = time.perf_counter(), time.process_time()
-        try:
-            value = call()
-            if DEVICE.type == "cuda":
-                torch.cuda.synchronize()
-        finally:
-            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-            done.set()
-            watcher.join()
-        peak = max(peak, (max(seen[0], resident_bytes()) - before) / 1e6)
+        value = call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        peak = max(peak, (peak_bytes() - before) / 1e6)
         if best is None or seconds < best.seconds:
             best = Measured(value, seconds, cpu_seconds, 0)
         value = None
