@@ -3,7 +3,8 @@
     python docs/update_readme.py [--runs runs/quick]     # --runs: copy a folder's results and draw its curves first
 
 `results/<profile>.json` is the list of all results of `mmt run --profile <profile>` (its results.json),
-`results/suite_<profile>.json` what `benchmarks/measure_suite.py` measured of it.
+`results/suite_<profile>.json` what `benchmarks/measure_suite.py` measured of it, `results/<matrix>.json` what
+`benchmarks/measure_matrix.py` trained.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import argparse
 import re
 import tempfile
 from pathlib import Path
+from statistics import mean, stdev
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmtlib import figures, findings, pedestrians, reproduction
-from mmtlib.config import MAIN_METHODS, SEEDS, TASKS
+from mmtlib import figures, findings, matrix_results, pedestrians, reproduction
+from mmtlib.ablation_figures import scores_against
+from mmtlib.ablations import crossing
+from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.files import read_json, write_atomic, write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -56,6 +60,32 @@ def _paired(results: list[dict]) -> str:
     return "\n".join(["| MMT minus hard labels, paired by seed | |", "|---|---|", *rows])
 
 
+NOISE_METHODS = ("hard", "mmt_without_soft_losses", "mmt")
+
+
+def noise_section() -> str:
+    """mAP of the methods at each rate of dealt label noise, and from where on one leads another."""
+    sweep = matrix_results.read("phase_diagram", RESULTS)
+    if not sweep.runs:
+        return sweep.note
+    rates = sorted({result["config"]["noise_rate"] for result in sweep.results})
+    lines = [
+        f"| labels replaced | {' | '.join(METHODS[m].title for m in NOISE_METHODS)} |",
+        "|" + "---|" * (len(NOISE_METHODS) + 1),
+    ]
+    for rate in rates:
+        cells = []
+        for method in NOISE_METHODS:
+            scores = [
+                r["mAP"] for r in sweep.results if (r["method"], r["config"]["noise_rate"]) == (method, rate)
+            ]
+            cells.append(f"{mean(scores):.1f} ± {stdev(scores):.1f}")
+        lines.append(f"| {rate:.0%} | {' | '.join(cells)} |")
+    leads = [crossing(sweep.results, "mmt", other) for other in ("hard", "mmt_without_soft_losses")]
+    sentences = [f"{lead}." for lead in leads if lead]
+    return "\n\n".join(["\n".join(lines), *sentences])
+
+
 def minutes(profile: str) -> str:
     """How long a profile took, or that it was not measured."""
     file = RESULTS / f"suite_{profile}.json"
@@ -69,6 +99,7 @@ def updated(text: str) -> str:
     """The README with everything between its markers made anew."""
     blocks = {
         "results": results_section(),
+        "noise": noise_section(),
         **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)},
     }
     for name, block in blocks.items():
@@ -108,12 +139,15 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="a folder of finished runs, such as runs/quick")
     options = parser.parse_args()
     domains().save(DOCS / "domains.png", optimize=True)
+    figures.use_style()
+    if sweep := matrix_results.read("phase_diagram", RESULTS).results:
+        ax = scores_against(sweep, "noise_rate", [*NOISE_METHODS, "direct"])
+        ax.figure.savefig(DOCS / "noise_sweep.png", dpi=150, bbox_inches="tight")
     if options.runs:
         runs = reproduction.read_runs(options.runs)
         profile = runs[0].result["profile"]
         write_json(RESULTS / f"{profile}.json", [run.result for run in runs])
         if profile == "quick":  # the README shows one picture
-            figures.use_style()
             ax = figures.learning_curves(runs, "mAP")
             ax.figure.savefig(DOCS / "learning_curves_quick.png", dpi=150, bbox_inches="tight")
     write_atomic(README, updated(README.read_text(encoding="utf-8")))

@@ -26,9 +26,9 @@ from mmtlib.networks import build_network
 from mmtlib.retrieval import evaluate_retrieval
 from mmtlib.training import mmt_step
 
-# Everything that the notebooks and reports need, and training and benchmarks do not.
+# What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
 NOT_NEEDED = """faiss umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
-jupyter_client jupyterlab bokeh distributed psutil hypothesis tqdm torchreid pytorch_metric_learning""".split()
+jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid pytorch_metric_learning""".split()
 
 
 def test_plain_steps_compute_what_ours_do() -> None:
@@ -110,12 +110,11 @@ def test_training_and_benchmarks_need_few_packages(tmp_path: Path, suite_home: P
     """`mmt adapt` and `mmt bench` in processes, and their children, that cannot import the others."""
     (tmp_path / "sitecustomize.py").write_text(
         f"""
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {set(NOT_NEEDED)!r}:
-            raise ModuleNotFoundError(name + " is hidden", name=name)
-sys.meta_path.insert(0, Refuse())
+from importlib.machinery import PathFinder
+found = PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {set(NOT_NEEDED)!r} else found(name, path, target)
+PathFinder.find_spec = find_spec
 """
     )
     repository = Path(__file__).resolve().parents[1]
@@ -127,7 +126,7 @@ sys.meta_path.insert(0, Refuse())
         "text": True,
     }
     hidden = subprocess.run([sys.executable, "-c", "import matplotlib"], **options)
-    assert "matplotlib is hidden" in hidden.stderr
+    assert "No module named 'matplotlib'" in hidden.stderr
     mmt = [sys.executable, "-m", "mmtlib"]
     adapt = ["adapt", "--source", "plaza", "--target", "station", "--profile", "smoke", "--out", "runs"]
     done = subprocess.run([*mmt, *adapt], **options)
@@ -135,7 +134,7 @@ sys.meta_path.insert(0, Refuse())
     assert "mAP" in done.stdout
     done = subprocess.run([*mmt, "bench", "--size", "tiny", "--out", "bench"], **options)
     assert done.returncode == 0, done.stderr
-    assert "no plot: matplotlib is hidden" in done.stderr
+    assert "no plot: No module named 'matplotlib'" in done.stderr
     record = json.loads((tmp_path / "bench" / "bench_tiny.json").read_text())
     assert set(record["benchmarks"]) == {"jaccard", "retrieval", "kmeans", "step small", "scaling"}
     for name, outcome in record["benchmarks"].items():
