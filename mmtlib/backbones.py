@@ -1,7 +1,8 @@
 """The convolutional part of the networks, and batch norms over groups of images.
 
 `small_base` is the laptop's ResNet; `resnet50_base` builds the authors' ResNet-50 and IBN-ResNet-50 (a) from
-torchvision's. Layers are numbered as in the authors' state dicts, so that their checkpoints load.
+torchvision's. Layers are numbered as in the authors' state dicts, so that their checkpoints load. torchvision is
+imported for the ResNet-50s alone: it takes longer than all the rest that a small run needs.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from mmtlib.config import InputError
 
@@ -76,6 +75,33 @@ class InstanceBatchNorm(nn.Module):
         return torch.cat([self.IN(x[:, : self.half]), self.BN(x[:, self.half :])], dim=1)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016), as torchvision's `BasicBlock`, name by name."""
+
+    def __init__(
+        self,
+        channels: int,
+        planes: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        norm_layer: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = norm_layer(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = norm_layer(planes)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, planes, H', W') of `x` (B, channels, H, W)."""
+        kept = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out.add_(kept))
+
+
 def small_base(width: int, stem_stride: int, norm_layer: Callable[[int], nn.Module]) -> nn.Sequential:
     """The four-block ResNet of `width` to 8 * `width` channels; its last stage has stride 1, as the authors' has.
 
@@ -91,14 +117,16 @@ def small_base(width: int, stem_stride: int, norm_layer: Callable[[int], nn.Modu
             shortcut = nn.Sequential(
                 nn.Conv2d(channels, planes, 1, stride=stride, bias=False), norm_layer(planes)
             )
-        layers.append(BasicBlock(channels, planes, stride, shortcut, norm_layer=norm_layer))
+        layers.append(BasicBlock(channels, planes, stride, shortcut, norm_layer))
         channels = planes
     return nn.Sequential(*layers)
 
 
 def resnet50_base(ibn: bool, stem_relu: bool | None, norm_layer: Callable[[int], nn.Module]) -> nn.Sequential:
     """torchvision's ResNet-50 up to its last maps, with the last stage at stride 1, in the authors' numbering."""
-    resnet = torchvision.models.resnet50(weights=None, norm_layer=norm_layer)
+    from torchvision.models import resnet50
+
+    resnet = resnet50(weights=None, norm_layer=norm_layer)
     resnet.layer4[0].conv2.stride = (1, 1)
     resnet.layer4[0].downsample[0].stride = (1, 1)
     relu, pool = resnet.relu, resnet.maxpool

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models import ResNet50_Weights
 
 from mmtlib.config import InputError
 
@@ -30,11 +29,14 @@ _NUMPY_SCALARS = [
 ]
 
 _IMAGENET_FILES = {
-    "resnet50": (Path(ResNet50_Weights.IMAGENET1K_V1.url).name, "resnet50-19c8e357.pth"),  # an older name
+    "resnet50": ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth"),  # the second is an older name
     "ibn-resnet50": ("resnet50_ibn_a-d9d0bb7b.pth",),
 }
 _IMAGENET_SOURCES = {
-    "resnet50": ("torchvision's ResNet50_Weights.IMAGENET1K_V1", ResNet50_Weights.IMAGENET1K_V1.url),
+    "resnet50": (
+        "torchvision's ResNet50_Weights.IMAGENET1K_V1",
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    ),
     "ibn-resnet50": (
         "resnet50_ibn_a-d9d0bb7b.pth of XingangPan/IBN-Net",
         "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",

@@ -233,7 +233,7 @@ def test_a_folder_that_is_no_data_set_and_an_image_that_does_not_decode_are_name
 
 def test_a_torch_without_torchvision_is_named(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise ImportError('operator torchvision::nms does not exist')")
-    arguments = "adapt --source plaza --target station --profile smoke --out".split()
+    arguments = "adapt --source plaza --target station --profile smoke --set backbone=resnet50 --out".split()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     done = subprocess.run(
         command(*arguments, tmp_path / "runs"), capture_output=True, text=True, env=environment, cwd=tmp_path

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmtlib import backbones, checkpoints
 from mmtlib.backbones import GroupBatchNorm1d, GroupBatchNorm2d
 from mmtlib.checkpoints import architecture
 from mmtlib.config import InputError
@@ -428,3 +431,37 @@ def test_imagenet_weights_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.equal(network.base[3][0].conv1.weight, layout("resnet50")["base.3.0.conv1.weight"])
     with pytest.raises(InputError, match=r"missing: .*IN.* look like resnet50"):
         build_network("ibn-resnet50", 4, imagenet=path)
+
+
+@pytest.mark.parametrize(("channels", "planes", "stride"), [(16, 16, 1), (16, 32, 2)])
+def test_a_basic_block_is_torchvisions(channels: int, planes: int, stride: int) -> None:
+    from torchvision.models.resnet import BasicBlock
+
+    def shortcut() -> nn.Module | None:
+        return nn.Conv2d(channels, planes, 1, stride=stride) if stride > 1 else None
+
+    blocks = []
+    for kind in (backbones.BasicBlock, BasicBlock):
+        torch.manual_seed(0)
+        blocks.append(kind(channels, planes, stride, shortcut(), norm_layer=nn.BatchNorm2d))
+    ours, theirs = (block.state_dict() for block in blocks)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    x = torch.randn(4, channels, 8, 6)
+    outputs = []
+    for block in blocks:
+        given = x.clone().requires_grad_()
+        block(given).square().sum().backward()
+        outputs.append((block.eval()(x), given.grad, *(p.grad for p in block.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs))
+
+
+def test_the_address_of_the_weights_is_torchvisions() -> None:
+    from torchvision.models import ResNet50_Weights
+
+    assert checkpoints._IMAGENET_SOURCES["resnet50"][1] == ResNet50_Weights.IMAGENET1K_V1.url
+    assert checkpoints._IMAGENET_FILES["resnet50"][0] in ResNet50_Weights.IMAGENET1K_V1.url
+
+
+def test_torchvision_is_not_imported_for_small_networks() -> None:
+    code = "import sys, mmtlib.experiments, mmtlib.lessons; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
