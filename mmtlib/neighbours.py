@@ -118,8 +118,8 @@ def inner_products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     repay the conversion to oneDNN's layout.
     """
     with float32_products():
-        if _repays_onednn(rows):
-            return F.linear(rows.to_mkldnn(), columns).to_dense()
+        if repays_onednn(rows):
+            return _by_onednn(rows, columns)
         return rows @ columns.T
 
 
@@ -129,12 +129,25 @@ def offset_products(offsets: torch.Tensor, rows: torch.Tensor, columns: torch.Te
     With the columns' squares as offsets these are the squared distances less the rows' own squares.
     """
     with float32_products():
-        if _repays_onednn(rows):
-            return F.linear((-2 * rows).to_mkldnn(), columns, offsets).to_dense()
+        if repays_onednn(rows):
+            if len(rows) < len(columns):
+                rows = -2 * rows
+            else:
+                columns = -2 * columns
+            return _by_onednn(rows, columns, offsets)
         return torch.addmm(offsets, rows, columns.T, alpha=-2)
 
 
-def _repays_onednn(rows: torch.Tensor) -> bool:
+def _by_onednn(
+    rows: torch.Tensor, columns: torch.Tensor, offsets: torch.Tensor | None = None
+) -> torch.Tensor:
+    # a tile at a time, so that what is converted is still in the cache when it is multiplied
+    blocks = [F.linear(part.to_mkldnn(), columns, offsets).to_dense() for part in rows.split(TILE)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def repays_onednn(rows: torch.Tensor) -> bool:
+    """Whether products of these rows go through oneDNN."""
     return (
         not rows.is_cuda
         and rows.dtype == torch.float32

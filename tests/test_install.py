@@ -366,7 +366,7 @@ def test_ci_runs_the_same_targets_everywhere():
     assert "set -euo pipefail" in lines
     commands = [line for line in lines if re.match(r"(part|make) ", line)]
     assert commands == [
-        'part "set-up" make install',
+        'part "set-up" make install WITH="hover cluster"',
         'part "style" make lint',
         'part "notebooks" make run PROFILE=smoke',
         "make test",
