@@ -11,6 +11,8 @@ from mmtlib.jaccard import jaccard_similarity
 from mmtlib.kmeans import kmeans, label_means
 from mmtlib.neighbours import as_features, compiled
 
+DISTANCES_AT_ONCE = 2**26  # that dbscan_eps holds, 256 MB; more only where it needs more
+
 __all__ = ["classifier_weights", "dbscan", "dbscan_eps", "dbscan_labels", "kmeans", "relabel"]
 
 
@@ -54,8 +56,13 @@ def dbscan_eps(similarity: sparse.csr_array, rho: float = 1.6e-3) -> float:
     if not 0 < rho <= 1:
         raise InputError(f"rho = {rho}: expected a share in (0, 1]; the authors use 1.6e-3")
     count = similarity.shape[0]
-    distances, zeros = _distances_above(similarity.indptr, similarity.indices, similarity.data)
-    taken = max(1, round(rho * (count * (count - 1) // 2 - zeros)))
+    pairs = count * (count - 1) // 2
+    kept = max(1, round(rho * pairs))
+    capacity = max(2 * kept, DISTANCES_AT_ONCE)
+    distances, zeros = _distances_above(
+        similarity.indptr, similarity.indices, similarity.data, kept, capacity
+    )
+    taken = max(1, round(rho * (pairs - zeros)))
     if taken < len(distances):
         distances.partition(taken - 1)
     near = distances[:taken]
@@ -134,8 +141,11 @@ def relabel(labels) -> np.ndarray:
 
 
 @compiled()
-def _distances_above(starts, indices, data):
-    """The non-zero distances of the stored pairs above the diagonal, and the number of zero ones."""
+def _distances_above(starts, indices, data, kept, capacity):
+    """Non-zero distances of the stored pairs above the diagonal, and the number of zero ones.
+
+    Where there are more than `capacity`, some beyond the `kept` smallest are left out.
+    """
     one = np.float32(1)
     size = 0
     zeros = 0
@@ -146,14 +156,19 @@ def _distances_above(starts, indices, data):
                     size += 1
                 else:
                     zeros += 1
-    distances = np.empty(size, np.float32)
+    distances = np.empty(min(size, capacity), np.float32)
+    limit = np.float32(np.inf)
     size = 0
     for i in range(len(starts) - 1):
         for t in range(starts[i], starts[i + 1]):
-            if indices[t] > i and data[t] < one:
+            if indices[t] > i and data[t] < one and one - data[t] < limit:
+                if size == len(distances):
+                    distances[:kept] = np.partition(distances, kept - 1)[:kept]
+                    limit = distances[:kept].max()
+                    size = kept
                 distances[size] = one - data[t]
                 size += 1
-    return distances, zeros
+    return distances[:size], zeros
 
 
 @compiled()

@@ -37,7 +37,10 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     """
     features = as_features(features, allow_zero=False)
     rows = encode_neighbourhoods(features, k1, k2)
-    chunks = run_parallel(_share_above, len(features), *row_and_column_lists(rows))
+    # Few large chunks: `_symmetric` frees them one by one, and only large arrays go back to the system at once.
+    grain = max(64, len(features) // 32)
+    chunks = run_parallel(_share_above, len(features), *row_and_column_lists(rows), grain=grain)
+    del rows
     return _symmetric(chunks, len(features))
 
 
@@ -102,7 +105,9 @@ def _symmetric(chunks: list, count: int) -> sparse.csr_array:
     for _, indices, _ in chunks:
         mirrored += np.bincount(indices, minlength=count)
     starts = _starts(lengths + mirrored + 1)
-    indices, data = np.empty(starts[-1], starts.dtype), np.empty(starts[-1], np.float32)
+    # Not np.empty: its huge pages would all be in use long before they are full.
+    integers = torch.int32 if starts.dtype == np.int32 else torch.int64
+    indices, data = (torch.empty(int(starts[-1]), dtype=kind).numpy() for kind in (integers, torch.float32))
     free = starts[:-1].astype(np.int64)  # next free place of each row
     row = 0
     for position, (sizes, others, values) in enumerate(chunks):

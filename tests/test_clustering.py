@@ -160,6 +160,14 @@ def test_eps_counts_the_absent_pairs(rho: float) -> None:
     assert dbscan_eps(similarity_of(distances), rho) == pytest.approx(expected, rel=1e-6)
 
 
+def test_eps_of_a_few_distances_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    similarity = jaccard_similarity(unit_rows(3, 200, 16, 12))
+    expected = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
+    monkeypatch.setattr(clustering, "DISTANCES_AT_ONCE", 50)
+    found = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_identical_images_are_a_cluster_and_not_noise() -> None:
     features = unit_rows(0, 60, 16, 60)
     features[20:28] = features[20]
