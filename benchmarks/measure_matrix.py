@@ -11,10 +11,10 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mmtlib.batch.matrix import read_matrix
 from mmtlib.experiments import hardware, run_folder, versions
 from mmtlib.files import write_json
-from mmtlib.matrix import read_matrix
-from mmtlib.matrix_results import entry
+from mmtlib.reproduction.matrix_results import entry
 from mmtlib.scheduling import run_all
 from mmtlib.tasks import home
 

@@ -17,11 +17,12 @@ from statistics import mean, stdev
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmtlib import figures, findings, matrix_results, pedestrians, reproduction
-from mmtlib.ablation_figures import scores_against
-from mmtlib.ablations import crossing
+from mmtlib import figures, pedestrians, reproduction
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
+from mmtlib.figures.ablations import scores_against
 from mmtlib.files import read_json, write_atomic, write_json
+from mmtlib.reproduction import findings, matrix_results
+from mmtlib.reproduction.ablations import crossing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY / "README.md"

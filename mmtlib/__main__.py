@@ -215,7 +215,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _book(options: argparse.Namespace) -> int:
-    from mmtlib.book import make_book
+    from mmtlib.pages.book import make_book
 
     print(make_book(options.folder.absolute()))
     return 0
@@ -243,8 +243,8 @@ def _noise(options: argparse.Namespace) -> int:
         options.usage("--images needs --checkpoint, and --run has a network of its own")
     if options.run is not None and options.labels is not None:
         options.usage("--labels goes with --images: a run's data set has its identities")
-    from mmtlib.noise_page import write_noise_page
-    from mmtlib.noise_subjects import subject_of_images, subject_of_run
+    from mmtlib.noise.page import write_noise_page
+    from mmtlib.noise.subjects import subject_of_images, subject_of_run
 
     if options.run is not None:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
@@ -259,7 +259,7 @@ def _noise(options: argparse.Namespace) -> int:
 
 def _batch(options: argparse.Namespace) -> int:
     if options.status is not None:
-        from mmtlib.batch_status import status
+        from mmtlib.batch.status import status
 
         print(status(options.status.absolute()))
         return 0
@@ -267,16 +267,16 @@ def _batch(options: argparse.Namespace) -> int:
         options.usage("give MATRIX and --out, --job and --out, or --status alone")
     if options.slots is not None and options.slots < 1:
         options.usage(f"--slots {options.slots}: expected 1 or more")
-    from mmtlib import batch
+    from mmtlib.batch import runner
 
     out = options.out.absolute()
     if options.job is not None:
-        batch.run_job(out, options.job)
+        runner.run_job(out, options.job)
         return 0
     if options.sbatch is not None:
-        print(batch.write_slurm(options.matrix, out, options.sbatch))
+        print(runner.write_slurm(options.matrix, out, options.sbatch))
         return 0
-    failed = batch.run_batch(options.matrix, out, _say, slots=options.slots, scheduler=options.scheduler)
+    failed = runner.run_batch(options.matrix, out, _say, slots=options.slots, scheduler=options.scheduler)
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
     return 1 if failed else 0

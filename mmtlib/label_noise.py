@@ -1,6 +1,6 @@
 """Pseudo labels against the truth and from epoch to epoch; what a network has memorised of them; controlled noise.
 
-Single clusters are looked at in `noise_clusters`, the causes of errors in `noise_causes`.
+`mmtlib.noise` looks at single clusters and at the causes of errors.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from mmtlib.cells import Cell, impossible
+from mmtlib.batch.cells import Cell, impossible
 from mmtlib.checkpoints import imagenet_file
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, InputError, Settings
 from mmtlib.dataset_checks import unscorable_queries

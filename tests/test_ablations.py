@@ -7,9 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mmtlib import ablations, figures
-from mmtlib.ablation_figures import differences_to, scores_against
+from mmtlib import figures
 from mmtlib.config import METHODS, InputError, make_settings
+from mmtlib.figures.ablations import differences_to, scores_against
+from mmtlib.reproduction import ablations
 
 
 def result(method: str, seed: int, score: float, **changes) -> dict:

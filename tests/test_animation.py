@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mmtlib import animation, figures, maps
+from mmtlib import figures
 from mmtlib.config import InputError
+from mmtlib.figures import animation, maps
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmtlib import batch, workers
-from mmtlib.batch_status import status
-from mmtlib.cells import Cell
+from mmtlib.batch import runner, workers
+from mmtlib.batch.cells import Cell
+from mmtlib.batch.slurm import write_sbatch
+from mmtlib.batch.status import status
 from mmtlib.config import InputError, make_settings
 from mmtlib.files import read_json, write_json
 from mmtlib.jobs import Job, missing, work_off
-from mmtlib.slurm import write_sbatch
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # of a whole batch: on a busy machine, starting a kernel alone takes a minute
@@ -130,8 +130,8 @@ def test_epochs_are_counted_from_the_history(tmp_path):
 
 
 def test_a_plan_is_read_back_as_it_was_written(tmp_path):
-    jobs = batch.write_plan(cells("hard", "mmt"), tmp_path)
-    assert batch.read_plan(tmp_path)[1] == jobs
+    jobs = runner.write_plan(cells("hard", "mmt"), tmp_path)
+    assert runner.read_plan(tmp_path)[1] == jobs
     assert [each.index for each in jobs] == [0, 1, None, None], "both cells share two pre-trainings"
     assert jobs[2].needs == jobs[3].needs == (jobs[0].goal, jobs[1].goal)
     assert all(tmp_path in each.goal.parents and tmp_path in each.folder.parents for each in jobs)
@@ -140,7 +140,7 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
 def test_names_from_a_matrix_never_leave_the_folder(tmp_path):
     settings = make_settings("smoke", source="/a/../..", target="/b/x y\n$(id) ../" + "ü" * 300)
     path = tmp_path / "cache" / "mmt-0123456789ab"
-    name = batch._cell_name(Job("", "smoke", settings, None, path, path / "result.json", 1, 1.0))
+    name = runner._cell_name(Job("", "smoke", settings, None, path, path / "result.json", 1, 1.0))
     assert "/" not in name and ".." not in name and len(os.fsencode(name)) < 255 and name.isprintable()
     assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name.endswith("-0123456789ab")
 
@@ -150,9 +150,9 @@ def test_data_that_change_make_new_cells_and_the_others_stay(tmp_path):
 
     folder = market(tmp_path / "market")
     task = {"source": str(folder), "target": "plaza"}
-    before = batch.write_plan(cells("hard", **task) + cells("hard"), tmp_path / "out")
+    before = runner.write_plan(cells("hard", **task) + cells("hard"), tmp_path / "out")
     (folder / "query" / "0091_c1s1_000001_00.jpg").write_bytes(b"another size")
-    after = batch.write_plan(cells("hard", **task) + cells("hard"), tmp_path / "out")
+    after = runner.write_plan(cells("hard", **task) + cells("hard"), tmp_path / "out")
     same = [a.goal == b.goal for a, b in zip(before, after) if a.index is None]
     assert same == [False, True]
 
@@ -166,19 +166,19 @@ def test_a_folder_without_a_batch_is_refused(tmp_path):
 
 
 def test_a_job_that_does_not_exist_is_refused(tmp_path):
-    batch.write_plan(cells("hard"), tmp_path)
+    runner.write_plan(cells("hard"), tmp_path)
     with pytest.raises(InputError, match="job 7: the batch in .* has the jobs 0 to 2"):
-        batch.run_job(tmp_path, 7)
+        runner.run_job(tmp_path, 7)
 
 
 def test_two_queues_do_not_share_a_folder(tmp_path):
-    with batch._claimed(tmp_path), pytest.raises(InputError, match="another `mmt batch` is at work"):
-        with batch._claimed(tmp_path):
+    with runner._claimed(tmp_path), pytest.raises(InputError, match="another `mmt batch` is at work"):
+        with runner._claimed(tmp_path):
             pass
 
 
 def test_status_counts_cells_epochs_and_time(tmp_path):
-    jobs = batch.write_plan(cells("hard", "mmt", "hard_single"), tmp_path)
+    jobs = runner.write_plan(cells("hard", "mmt", "hard_single"), tmp_path)
     sources, (hard, full, single) = jobs[:2], jobs[2:]
     for source in sources:
         source.folder.mkdir(parents=True)
@@ -258,26 +258,26 @@ def test_slots_run_side_by_side_and_end_with_the_queue(tmp_path, monkeypatch):
 
 
 def test_a_cell_whose_result_cannot_be_written_fails_with_its_reason(tmp_path, monkeypatch):
-    cell = batch.write_plan(cells("direct"), tmp_path)[-1]
+    cell = runner.write_plan(cells("direct"), tmp_path)[-1]
     write_json(cell.folder / "result.json", {"mAP": 1.0})
     monkeypatch.setattr("mmtlib.execution.execute", lambda *parameters: None)
 
     def full(path, value):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(batch, "write_json", full)
+    monkeypatch.setattr(runner, "write_json", full)
     with pytest.raises(RuntimeError, match="No space left on device"):
-        batch.run_job(tmp_path, 1)
+        runner.run_job(tmp_path, 1)
     assert "No space left" in (cell.goal.parent / "error.txt").read_text() and not cell.goal.exists()
 
 
 def test_a_cell_whose_data_changed_after_the_plan_fails(tmp_path, monkeypatch):
-    batch.write_plan(cells("direct"), tmp_path)
+    runner.write_plan(cells("direct"), tmp_path)
     monkeypatch.setattr(
         "mmtlib.execution.execute", lambda *parameters: None
     )  # it trained a run of another hash
     with pytest.raises(RuntimeError, match="the data have changed since the batch was planned"):
-        batch.run_job(tmp_path, 1)
+        runner.run_job(tmp_path, 1)
 
 
 # Commands
@@ -343,8 +343,8 @@ def test_the_slurm_script_runs_every_job_once_and_cells_after_pretrainings(tmp_p
     if shutil.which("bash") is None:
         pytest.skip("no bash")
     out, file = tmp_path / "out ü $(touch hacked) 'x'", tmp_path / "my script.sh"
-    jobs = batch.write_plan(cells("hard", "direct"), out)
-    monkeypatch.setattr("mmtlib.slurm.sys.executable", python(tmp_path, 'printf "%s|" "$@"; echo'))
+    jobs = runner.write_plan(cells("hard", "direct"), out)
+    monkeypatch.setattr("mmtlib.batch.slurm.sys.executable", python(tmp_path, 'printf "%s|" "$@"; echo'))
     write_sbatch(file, out, jobs)
     text = file.read_text(encoding="utf-8")
     assert text.startswith("#!/bin/bash\n#SBATCH ")
@@ -364,7 +364,7 @@ def test_the_slurm_script_runs_every_job_once_and_cells_after_pretrainings(tmp_p
 
 
 def test_a_path_that_slurm_would_fill_in_is_refused(tmp_path):
-    jobs = batch.write_plan(cells("direct"), tmp_path / "out")
+    jobs = runner.write_plan(cells("direct"), tmp_path / "out")
     with pytest.raises(InputError, match="choose another path"):
         write_sbatch(tmp_path / "script", tmp_path / "50%", jobs)
 

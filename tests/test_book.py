@@ -16,8 +16,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from mmtlib import __main__ as command_line
-from mmtlib import book, pages
 from mmtlib.config import InputError
+from mmtlib.pages import book, notebooks
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -123,7 +123,7 @@ def test_without_notebooks_the_message_says_what_to_run(tmp_path, capsys):
 
 
 def test_formulas_are_drawn_without_a_script_and_code_is_left_alone(out):
-    page = pages.write_notebook_page(out / "notebooks" / "00_first.ipynb").read_text(encoding="utf-8")
+    page = notebooks.write_notebook_page(out / "notebooks" / "00_first.ipynb").read_text(encoding="utf-8")
     assert (
         "<math" in page
         and "∑" in html.unescape(page)

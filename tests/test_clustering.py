@@ -163,7 +163,7 @@ def test_eps_counts_the_absent_pairs(rho: float) -> None:
 def test_eps_of_a_few_distances_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity = jaccard_similarity(unit_rows(3, 200, 16, 12))
     expected = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
-    monkeypatch.setattr(clustering, "DISTANCES_AT_ONCE", 50)
+    monkeypatch.setattr("mmtlib.clustering.DISTANCES_AT_ONCE", 50)
     found = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
     assert found == pytest.approx(expected, rel=1e-12)
 

@@ -18,8 +18,8 @@ import torch
 from mmtlib.config import METHODS, InputError, make_settings
 from mmtlib.experiments import RunFolder, pretrained, run, run_folder
 from mmtlib.files import read_json, write_atomic
+from mmtlib.reproduction.tables import QUALITY
 from mmtlib.scheduling import run_all
-from mmtlib.tables import QUALITY
 from mmtlib.tasks import load_task, open_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -15,15 +15,16 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 
-from mmtlib import figures, maps, plot_style
+from mmtlib import figures
 from mmtlib.config import METHODS, InputError
-from mmtlib.plot_style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION
+from mmtlib.figures import maps
+from mmtlib.figures.style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION, png
 
 OKABE_ITO = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
 
 
 @pytest.fixture(autouse=True)
-def style():
+def quiet_figures():
     with mpl.rc_context():
         mpl.use("Agg")
         figures.use_style()
@@ -301,6 +302,6 @@ def test_saved_pictures_are_within_the_width():
         figures.method_bars(RESULTS),
         figures.paired_differences(RESULTS),
     ):
-        data = plot_style.png(target.figure)
+        data = png(target.figure)
         width = int.from_bytes(data[16:20], "big") / mpl.rcParams["savefig.dpi"]
         assert 6 < width <= MAX_WIDTH + 0.3  # the padding that keeps long names from being cut

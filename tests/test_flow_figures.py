@@ -9,10 +9,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
-from mmtlib import figures, flow_figures, phase_figures
+from mmtlib import figures
 from mmtlib.config import InputError, make_settings
-from mmtlib.flow_figures import FATES
-from mmtlib.plot_style import BLACK, MAX_WIDTH
+from mmtlib.figures import flows, phases
+from mmtlib.figures.flows import FATES
+from mmtlib.figures.style import BLACK, MAX_WIDTH
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def style():
 
 
 def fates(before, after) -> list[str]:
-    return [FATES[i] for i in flow_figures.image_fates(np.array(before), np.array(after))]
+    return [FATES[i] for i in flows.image_fates(np.array(before), np.array(after))]
 
 
 def test_fates_follow_their_definition():
@@ -43,7 +44,7 @@ def bars(ax, column: int) -> dict[str, float]:
 
 def test_bars_and_ribbons_have_the_shares_of_the_images():
     states = np.array([[0, 0, 0, 1], [0, 1, 1, 1]])
-    ax = flow_figures.alluvial(states, ["a", "b"], ["#000000", "#FF0000"], ["before", "after"])
+    ax = flows.alluvial(states, ["a", "b"], ["#000000", "#FF0000"], ["before", "after"])
     assert bars(ax, 0) == {"#000000": 0.75, "#FF0000": 0.25} and bars(ax, 1) == {
         "#000000": 0.25,
         "#FF0000": 0.75,
@@ -60,27 +61,27 @@ def test_bars_and_ribbons_have_the_shares_of_the_images():
 
 def test_followed_clusters_keep_their_colour_under_new_numbers():
     labels = [np.repeat([0, 1, 2, 3], 5), np.repeat([3, 2, 1, 0], 5), np.repeat([9, 9, 1, -1], 5)]
-    ax = flow_figures.cluster_alluvial(labels, clusters=[0, 3])
+    ax = flows.cluster_alluvial(labels, clusters=[0, 3])
     assert bars(ax, 0) == bars(ax, 1) and sorted(bars(ax, 1).values()) == [0.5, 0.5]
     third = bars(ax, 2)
     assert third[BLACK] == 0.5 and len(third) == 2, "cluster 3 was left out"
     assert "share of 10 images (%)" in ax.get_ylabel()
-    everything = flow_figures.cluster_alluvial(labels)
+    everything = flows.cluster_alluvial(labels)
     assert len(bars(everything, 0)) == 4
     with pytest.raises(InputError, match="first epoch"):
-        flow_figures.cluster_alluvial(labels, clusters=[7])
+        flows.cluster_alluvial(labels, clusters=[7])
     with pytest.raises(InputError, match="at least two epochs"):
-        flow_figures.fate_alluvial(labels[:1])
+        flows.fate_alluvial(labels[:1])
 
 
 def test_hundreds_of_clusters_stay_readable():
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 300, 3000) for _ in range(20)]
-    ax = flow_figures.fate_alluvial(labels)
+    ax = flows.fate_alluvial(labels)
     assert len(ax.get_legend().get_texts()) <= len(FATES) and len(ax.patches) <= 7 * 5 + 6 * 25
     columns = [t.get_text() for t in ax.get_xticklabels()]
     assert columns[0].startswith("1 → ") and columns[-1].endswith(" → 20") and len(columns) == 7
-    ax = flow_figures.cluster_alluvial(labels)
+    ax = flows.cluster_alluvial(labels)
     assert len(ax.get_legend().get_texts()) <= 9 and ax.figure.get_figwidth() <= MAX_WIDTH
 
 
@@ -103,7 +104,7 @@ RESULTS = [
 
 
 def test_phase_diagram_pairs_by_seed_and_hatches_what_nobody_ran():
-    ax = phase_figures.phase_diagram(RESULTS, xs=[2, 4], ys=[0.0, 0.4])
+    ax = phases.phase_diagram(RESULTS, xs=[2, 4], ys=[0.0, 0.4])
     texts = {tuple(int(v) for v in t.get_position()): t.get_text() for t in ax.texts}
     assert texts == {(0, 0): "+3.5 ± 0.7\nn = 2", (1, 1): "−5.5\nn = 1", (1, 0): "not run", (0, 1): "not run"}
     hatched = {(p.get_x(), p.get_y()) for p in ax.patches if p.get_hatch()}
@@ -114,7 +115,7 @@ def test_phase_diagram_pairs_by_seed_and_hatches_what_nobody_ran():
     assert -low == high == 5.5, "white is no difference"
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0%", "40%"]
     with pytest.raises(InputError, match="no pair"):
-        phase_figures.phase_diagram(RESULTS[:2])
+        phases.phase_diagram(RESULTS[:2])
 
 
 def test_epochs_of_a_run_stand_for_shorter_runs():
@@ -125,7 +126,7 @@ def test_epochs_of_a_run_stand_for_shorter_runs():
             self.result = result(method, 1, 2, 0.0, scored[-1])
             self.history = [{"epoch": i, "mAP": s, **scores} for i, s in enumerate(scored, start=1)]
 
-    short = phase_figures.results_per_epoch([Run("mmt", [20.0, 44.0]), Run("hard", [21.0, 40.0])])
+    short = phases.results_per_epoch([Run("mmt", [20.0, 44.0]), Run("hard", [21.0, 40.0])])
     assert [(r["epochs"], r["config"]["epochs"], r["mAP"]) for r in short[:2]] == [(1, 1, 20.0), (2, 2, 44.0)]
-    found = phase_figures.gains(short, "mmt", "hard", "epochs", "noise_rate")
+    found = phases.gains(short, "mmt", "hard", "epochs", "noise_rate")
     assert {cell: list(values) for cell, values in found.items()} == {(1, 0.0): [-1.0], (2, 0.0): [4.0]}

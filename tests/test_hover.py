@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, visit
 
-from mmtlib import hover
 from mmtlib.config import InputError
+from mmtlib.figures import hover
 from mmtlib.label_noise import label_flow, wrong_labels
 
 EVIL = ["</script><script>throw Error('name')</script>", '"><img src=x onerror=throw>', "ä & ü.jpg"]

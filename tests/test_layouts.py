@@ -16,7 +16,7 @@ from mmtlib import pedestrians
 from mmtlib.config import InputError
 from mmtlib.dataset_checks import PARTS, check_dataset
 from mmtlib.datasets import ReIDDataset, read_dataset
-from mmtlib.sample_folder import draw_sample
+from mmtlib.world.sample_folder import draw_sample
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmtlib.batch.matrix import read_matrix
 from mmtlib.config import SEEDS, TASKS, InputError, make_settings
-from mmtlib.matrix import read_matrix
 
 MATRICES = Path(__file__).resolve().parents[1] / "matrices"
 GOOD = {"profile": "smoke", "tasks": [["plaza", "station"]], "methods": ["hard", "mmt"], "seeds": [1, 2]}
@@ -207,8 +207,8 @@ def test_the_matrices_of_the_checkout():
 
 
 def test_the_papers_matrix_has_the_published_cells():
-    from mmtlib.comparison import published_name
     from mmtlib.reproduction import published
+    from mmtlib.reproduction.comparison import published_name
 
     theirs = published()
     theirs = theirs[theirs["reported_in"].str.startswith("Ge et al., ICLR 2020")]

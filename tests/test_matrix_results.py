@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mmtlib import matrix_results
+from mmtlib.batch.matrix import read_matrix
 from mmtlib.experiments import run_folder
+from mmtlib.figures.phases import results_per_epoch
 from mmtlib.files import read_json, write_json
-from mmtlib.matrix import read_matrix
-from mmtlib.phase_figures import results_per_epoch
-from mmtlib.tables import QUALITY, SCORES
+from mmtlib.reproduction import matrix_results
+from mmtlib.reproduction.tables import QUALITY, SCORES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # As small as a run gets: what is tested is what files keep of it.

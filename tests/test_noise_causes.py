@@ -11,7 +11,7 @@ import torch
 
 from mmtlib.config import InputError
 from mmtlib.datasets import read_dataset
-from mmtlib.noise_causes import (
+from mmtlib.noise.causes import (
     HIDDEN,
     Cause,
     brightness,

@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_samples
 
 from mmtlib.config import InputError
 from mmtlib.label_noise import contingency, label_quality
-from mmtlib.noise_clusters import camera_entropy, cluster_table, identity_table, silhouettes
+from mmtlib.noise.clusters import camera_entropy, cluster_table, identity_table, silhouettes
 
 
 @pytest.fixture(params=range(3))

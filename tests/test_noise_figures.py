@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from mmtlib import noise_figures
+from mmtlib import figures
+from mmtlib.figures.style import PALETTE
 from mmtlib.label_noise import noise_transitions
-from mmtlib.noise_causes import Cause, false_merges
-from mmtlib.noise_clusters import cluster_table
-from mmtlib.plot_style import PALETTE
+from mmtlib.noise.causes import Cause, false_merges
+from mmtlib.noise.clusters import cluster_table
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def drawn(ax: plt.Axes) -> dict[str, np.ndarray]:
 
 def test_heatmap_holds_the_images_of_the_most_mixed_clusters(case) -> None:
     labels, pids, _, _ = case
-    ax = noise_figures.contingency_heatmap(labels, pids, clusters=4, people=5)
+    ax = figures.contingency_heatmap(labels, pids, clusters=4, people=5)
     clusters = [text.get_text() for text in ax.get_xticklabels()]
     *people, others = [text.get_text() for text in ax.get_yticklabels()]
     people = list(map(int, people))
@@ -52,7 +52,7 @@ def test_heatmap_holds_the_images_of_the_most_mixed_clusters(case) -> None:
 
 def test_worst_merges_and_splits_frame_people_and_clusters(case) -> None:
     labels, pids, camids, images = case
-    figure = noise_figures.worst_merges(images, labels, pids, camids, rows=2, columns=5)
+    figure = figures.worst_merges(images, labels, pids, camids, rows=2, columns=5)
     worst = cluster_table(labels, pids)["cluster"][0]
     row = figure.axes[:6]
     assert row[0].texts[0].get_text().startswith(f"cluster {worst}\n")
@@ -61,7 +61,7 @@ def test_worst_merges_and_splits_frame_people_and_clusters(case) -> None:
     assert people == sorted(people) and set(people) <= set(pids[members].tolist()) and len(set(people)) > 1
     frames = [to_hex(ax.spines["left"].get_edgecolor()) for ax in row[1:] if ax.images]
     assert [a == b for a, b in zip(frames, frames[1:])] == [a == b for a, b in zip(people, people[1:])]
-    split = noise_figures.worst_splits(images, labels, pids, camids, rows=1, columns=9)
+    split = figures.worst_splits(images, labels, pids, camids, rows=1, columns=9)
     pid = int(split.axes[0].texts[0].get_text().split()[1])
     shown = [ax.get_title() for ax in split.axes[1:] if ax.images]
     expected = sorted(
@@ -74,9 +74,7 @@ def test_image_groups_show_the_images_themselves() -> None:
     images = np.zeros((3, 3, 4, 2), dtype=np.uint8)
     images[1] = 255
     groups = {"a": np.array([True, True, False])}
-    figure = noise_figures.image_groups(
-        images, groups, np.array([1, 0, 0]), np.zeros(3, dtype=int), columns=3
-    )
+    figure = figures.image_groups(images, groups, np.array([1, 0, 0]), np.zeros(3, dtype=int), columns=3)
     first, second, rest = figure.axes[1:4]
     assert (
         first.images[0].get_array().min() == 255
@@ -84,13 +82,13 @@ def test_image_groups_show_the_images_themselves() -> None:
         and not rest.images
     )
     with pytest.raises(ValueError, match="no group"):
-        noise_figures.image_groups(images, {}, np.zeros(3), np.zeros(3))
+        figures.image_groups(images, {}, np.zeros(3), np.zeros(3))
 
 
 def test_cause_bars_show_share_base_and_lift(case) -> None:
     labels, pids, camids, _ = case
     rows = false_merges(labels, pids, [Cause("camera", camids), Cause("coin", pids % 2)], draws=50)
-    ax = noise_figures.cause_bars(rows)
+    ax = figures.cause_bars(rows)
     assert [t.get_text() for t in ax.get_yticklabels()] == rows["cause"].tolist()
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(rows["share"])
     base = [segment[0][0] for segment in ax.collections[0].get_segments()]
@@ -101,19 +99,17 @@ def test_cause_bars_show_share_base_and_lift(case) -> None:
 def test_transition_curves_draw_each_share(case) -> None:
     labels, pids, _, _ = case
     records = noise_transitions([labels, np.roll(labels, 1), labels], pids)
-    lines = drawn(noise_figures.transition_curves(records))
+    lines = drawn(figures.transition_curves(records))
     assert lines["wrong, of all images"].tolist() == [record["wrong"] for record in records]
     again = lines["wrong again, of those wrong before"]
     assert np.isnan(again[0]) and again[1:].tolist() == [record["stayed_wrong"] for record in records[1:]]
     assert "left out, of all images" in lines
-    assert "left out, of all images" not in drawn(
-        noise_figures.transition_curves(noise_transitions([pids], pids))
-    )
+    assert "left out, of all images" not in drawn(figures.transition_curves(noise_transitions([pids], pids)))
 
 
 def test_noise_curves_and_marks() -> None:
     curves = pd.DataFrame({"f1": [0.1, 0.4, 0.2], "other": [1, 2, 3]}, index=pd.Index([10, 20, 40], name="K"))
-    ax = noise_figures.noise_curves(curves, {"f1": "pairwise F1"}, {"rule": 25.0, "oracle": 20.0})
+    ax = figures.noise_curves(curves, {"f1": "pairwise F1"}, {"rule": 25.0, "oracle": 20.0})
     lines = drawn(ax)
     assert lines["pairwise F1"].tolist() == [0.1, 0.4, 0.2] and "other" not in lines
     assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() in ("rule", "oracle")] == [
@@ -127,7 +123,7 @@ def test_scatter_leaves_single_images_out(case) -> None:
     labels, pids, camids, _ = case
     labels = np.where(np.arange(120) == 5, 77, labels)  # a cluster of one image
     rows = cluster_table(labels, pids, camids)
-    ax = noise_figures.entropy_scatter(rows, expected=0.8)
+    ax = figures.entropy_scatter(rows, expected=0.8)
     points = ax.collections[0].get_offsets()
     shown = rows.dropna()
     assert len(points) == len(shown) < len(rows)
@@ -140,13 +136,13 @@ def test_histograms_count_every_image(case) -> None:
     scores = np.linspace(-0.5, 0.9, 120)
     scores[3] = np.nan
     wrong = np.arange(120) % 3 == 0
-    ax = noise_figures.silhouette_histogram(scores, wrong)
+    ax = figures.silhouette_histogram(scores, wrong)
     assert sum(bar.get_height() for bar in ax.patches) == 119
-    ax = noise_figures.silhouette_histogram(scores)
+    ax = figures.silhouette_histogram(scores)
     assert (
         sum(bar.get_height() for bar in ax.patches) == 119
         and to_hex(ax.patches[0].get_facecolor()) == PALETTE[0].lower()
     )
-    ax = noise_figures.size_histogram(labels, pids)
+    ax = figures.size_histogram(labels, pids)
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"{len(set(labels.tolist()) - {-1})} clusters", "20 identities"]

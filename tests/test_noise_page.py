@@ -16,8 +16,8 @@ from mmtlib.experiments import RunFolder
 from mmtlib.files import read_json, write_json
 from mmtlib.label_noise import label_flow, label_quality
 from mmtlib.networks import build_network, save_network
-from mmtlib.noise_page import write_noise_page
-from mmtlib.noise_subjects import subject_of_images, subject_of_run
+from mmtlib.noise.page import write_noise_page
+from mmtlib.noise.subjects import subject_of_images, subject_of_run
 from mmtlib.tasks import open_dataset
 
 SETTINGS = make_settings("smoke", source="plaza", target="station", method="hard")

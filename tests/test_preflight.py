@@ -19,9 +19,9 @@ from mmtlib.experiments import run, run_folder
 from mmtlib.files import read_json
 from mmtlib.networks import build_network
 from mmtlib.reproduction import read_runs
-from mmtlib.sample_folder import draw_sample
 from mmtlib.scheduling import run_all
 from mmtlib.tasks import load_task
+from mmtlib.world.sample_folder import draw_sample
 
 SHORT = {
     "source_epochs": 1,

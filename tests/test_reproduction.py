@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmtlib import findings, reproduction
+from mmtlib import reproduction
 from mmtlib.config import METHODS, InputError, make_settings
-from mmtlib.deviations import DEVIATIONS, deviations
+from mmtlib.reproduction import findings
+from mmtlib.reproduction.deviation_list import DEVIATIONS, deviations
 
 CONTROL = "mmt_without_soft_losses"
 QUALITY = {"nmi": 0.8, "ari": 0.4, "purity": 0.7, "pairwise_precision": 0.5, "pairwise_recall": 0.6}

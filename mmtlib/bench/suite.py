@@ -123,7 +123,7 @@ def _plot(scaling: dict[str, Any], path: Path) -> str:
         from matplotlib.figure import Figure
         from matplotlib.ticker import ScalarFormatter
 
-        from mmtlib.plot_style import BLUE, VERMILLION
+        from mmtlib.figures.style import BLUE, VERMILLION
     except ImportError as error:
         return f"no plot: {error}"
     figure = Figure(figsize=(7, 3), layout="constrained")

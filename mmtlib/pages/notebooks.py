@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mmtlib.files import write_atomic
-from mmtlib.html_page import STYLE, escape
+from mmtlib.pages.parts import STYLE, escape
 
 _CELLS = """
 :root { --mark: #0072b2; } @media (prefers-color-scheme: dark) { :root { --mark: #56b4e9; } }

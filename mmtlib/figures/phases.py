@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
-from mmtlib import tables
 from mmtlib.config import METHODS, InputError
-from mmtlib.plot_style import new_axes
+from mmtlib.figures.style import new_axes
+from mmtlib.reproduction import tables
 
 _NAMES = {
     "noise_rate": "share of wrong labels added",

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mmtlib.config import METHODS, InputError
-from mmtlib.findings import number
-from mmtlib.tables import paired, pairs, table
+from mmtlib.reproduction.findings import number
+from mmtlib.reproduction.tables import paired, pairs, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from mmtlib import noise_causes
 from mmtlib.label_noise import (
     label_flow,
     label_quality,
@@ -17,8 +16,9 @@ from mmtlib.label_noise import (
     with_singletons,
     wrong_labels,
 )
-from mmtlib.noise_clusters import cluster_table, identity_table, silhouettes
-from mmtlib.noise_subjects import Subject
+from mmtlib.noise import causes
+from mmtlib.noise.clusters import cluster_table, identity_table, silhouettes
+from mmtlib.noise.subjects import Subject
 
 
 def without_truth(subject: Subject) -> dict[str, Any]:
@@ -92,12 +92,8 @@ def against_truth(subject: Subject) -> dict[str, Any]:
         if varied
         else None,
         "transitions": noise_transitions([epoch[known] for epoch in subject.epochs], pids),
-        "false_merges": _causes(
-            subject, noise_causes.false_merges, noise_causes.merge_causes, "false_merges"
-        ),
-        "false_splits": _causes(
-            subject, noise_causes.false_splits, noise_causes.split_causes, "false_splits"
-        ),
+        "false_merges": _causes(subject, causes.false_merges, causes.merge_causes, "false_merges"),
+        "false_splits": _causes(subject, causes.false_splits, causes.split_causes, "false_splits"),
     }
 
 
@@ -110,6 +106,6 @@ def _causes(subject: Subject, measure: Callable, list_causes: Callable, column: 
     if column not in table or not table[column].sum():
         return []
     attributes = None if subject.attributes is None else subject.attributes[known].reset_index(drop=True)
-    light = noise_causes.brightness(subject.images)[known]
-    causes = list_causes(subject.camids[known], attributes, light)
-    return measure(labels[known], subject.pids[known], causes).to_dict("records")
+    light = causes.brightness(subject.images)[known]
+    listed = list_causes(subject.camids[known], attributes, light)
+    return measure(labels[known], subject.pids[known], listed).to_dict("records")

@@ -1,9 +1,4 @@
-"""Every plot of runs, labels and distances. A function takes and returns `ax`, or returns a figure of several panels.
-
-Nothing here calls `plt.show`: a notebook shows a figure, with its alt text, by `figures.show(figure, alt)`.
-Images, maps, moving maps, label flow and phase diagrams are drawn by `pictures`, `maps`, `animation`, `flow_figures`
-and `phase_figures`, the common look is `plot_style`; their names can be used from here.
-"""
+"""Figures of runs: learning curves, bars per method, paired differences, label quality, memorisation."""
 
 from __future__ import annotations
 
@@ -16,46 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmtlib import tables
-from mmtlib.animation import animate_maps, map_strip, show_gif
 from mmtlib.config import METHODS, InputError
-from mmtlib.flow_figures import cluster_alluvial, fate_alluvial
-from mmtlib.maps import umap_map, umap_panels, umap_sequence
-from mmtlib.phase_figures import phase_diagram
-from mmtlib.pictures import (
-    camera_pair_matrix,
-    distance_histogram,
-    image_grid,
-    ranked_gallery,
-    triplet_target_histogram,
-)
-from mmtlib.plot_style import MAX_WIDTH, METHOD_STYLE, PALETTE, legend_below, new_axes, show, use_style
-
-__all__ = [
-    "METHOD_STYLE",
-    "PALETTE",
-    "animate_maps",
-    "camera_pair_matrix",
-    "cluster_alluvial",
-    "distance_histogram",
-    "fate_alluvial",
-    "image_grid",
-    "label_quality_curves",
-    "learning_curves",
-    "map_strip",
-    "memorisation_curves",
-    "method_bars",
-    "paired_differences",
-    "phase_diagram",
-    "ranked_gallery",
-    "show",
-    "show_gif",
-    "triplet_target_histogram",
-    "umap_map",
-    "umap_panels",
-    "umap_sequence",
-    "use_style",
-]
+from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend_below, new_axes
+from mmtlib.reproduction import tables
 
 _TITLES = {
     "mAP": "mAP (%)",

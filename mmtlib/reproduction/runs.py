@@ -1,7 +1,4 @@
-"""Reproduction: the finished runs of a folder, what is missing, the published numbers, and the report.
-
-The tables themselves are made by `tables`, the list of deviations is kept in `deviations`; both can be used from here.
-"""
+"""The finished runs of a folder, what is missing of them, the published numbers, and the report."""
 
 from __future__ import annotations
 
@@ -14,39 +11,12 @@ from typing import Any
 import pandas as pd
 
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS, InputError
-from mmtlib.deviations import DEVIATIONS, deviations
 from mmtlib.files import read_json, read_lines
-from mmtlib.tables import (
+from mmtlib.reproduction.tables import (
     METHOD_ORDER,
-    frame,
-    group_name,
-    label_quality,
     main_profile,
-    paired,
-    pairs,
-    readable,
-    table,
     task_name,
 )
-
-__all__ = [
-    "DEVIATIONS",
-    "FinishedRun",
-    "deviations",
-    "frame",
-    "group_name",
-    "label_quality",
-    "not_run",
-    "paired",
-    "pairs",
-    "published",
-    "read_results",
-    "read_runs",
-    "readable",
-    "table",
-    "task_name",
-    "write_report",
-]
 
 
 @dataclass(frozen=True)
@@ -145,6 +115,6 @@ def write_report(out: str | Path, command: str) -> Path:
     Raises:
         InputError: No run is finished.
     """
-    from mmtlib import report  # matplotlib: not needed for the tables
+    from mmtlib.reproduction import report  # matplotlib: not needed for the tables
 
     return report.write(Path(out), command)

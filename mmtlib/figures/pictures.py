@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib.config import InputError
-from mmtlib.plot_style import (
+from mmtlib.figures.style import (
     BLUE,
     GREEN,
     GREY,

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mmtlib.config import InputError
-from mmtlib.noise_clusters import cluster_table, identity_table
-from mmtlib.plot_style import (
+from mmtlib.figures.style import (
     BLUE,
     GREEN,
     GREY,
@@ -26,6 +25,7 @@ from mmtlib.plot_style import (
     legend_below,
     new_axes,
 )
+from mmtlib.noise.clusters import cluster_table, identity_table
 
 
 def contingency_heatmap(
@@ -135,7 +135,7 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     """Share of each cause among the errors (bar), its base rate (line), and how many times as frequent it is.
 
     Args:
-        causes: As by `noise_causes.false_merges` or `false_splits`.
+        causes: As by `noise.false_merges` or `false_splits`.
         top: How many of them.
         ax: Where to draw; None makes a figure.
     """
@@ -209,7 +209,7 @@ def entropy_scatter(clusters: pd.DataFrame, expected: float | None = None, ax: A
     """Purity of each cluster against how mixed its cameras are; larger dots are larger clusters.
 
     Args:
-        clusters: As by `noise_clusters.cluster_table` with identities and cameras.
+        clusters: As by `noise.cluster_table` with identities and cameras.
         expected: Mean camera entropy of the true identities, marked by a line.
         ax: Where to draw; None makes a figure.
     """
@@ -241,7 +241,7 @@ def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None, ax
     """Silhouettes of the images, apart for right and wrong labels where the truth is known.
 
     Args:
-        scores: As by `noise_clusters.silhouettes` (N); NaN is left away.
+        scores: As by `noise.silhouettes` (N); NaN is left away.
         wrong: As by `label_noise.wrong_labels` (N), or None.
         ax: Where to draw; None makes a figure.
     """

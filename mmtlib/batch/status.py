@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mmtlib.batch import read_plan
+from mmtlib.batch.runner import read_plan
 from mmtlib.files import read_json, read_lines
 from mmtlib.jobs import Job, missing
 

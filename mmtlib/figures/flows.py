@@ -10,8 +10,8 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from mmtlib.config import InputError
+from mmtlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION, YELLOW, new_axes
 from mmtlib.label_noise import label_flow
-from mmtlib.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION, YELLOW, new_axes
 
 # What can happen to an image between two clusterings; `image_fates` says when.
 FATES = ("stayed", "merged", "split", "moved alone", "left out")

@@ -12,7 +12,7 @@ from mmtlib.config import Settings, config_hash
 from mmtlib.experiments import run_config
 from mmtlib.files import read_json
 from mmtlib.reproduction import FinishedRun, task_name
-from mmtlib.tables import QUALITY, SCORES
+from mmtlib.reproduction.tables import QUALITY, SCORES
 from mmtlib.tasks import DATA_SETTINGS, data_keys, home
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mmtlib import tables
-from mmtlib.ablations import differences
 from mmtlib.config import METHODS, InputError
-from mmtlib.plot_style import METHOD_STYLE, legend_below, new_axes
+from mmtlib.figures.style import METHOD_STYLE, legend_below, new_axes
+from mmtlib.reproduction import tables
+from mmtlib.reproduction.ablations import differences
 
 _NAMES = {
     "noise_rate": "share of labels replaced by wrong ones",

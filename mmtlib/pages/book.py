@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from mmtlib.config import InputError
-from mmtlib.html_page import escape
-from mmtlib.pages import notebook_body, page
+from mmtlib.pages.notebooks import notebook_body, page
+from mmtlib.pages.parts import escape
 
 _EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture"}
 

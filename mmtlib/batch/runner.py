@@ -17,13 +17,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmtlib import workers
-from mmtlib.cells import Cell
+from mmtlib.batch import workers
+from mmtlib.batch.cells import Cell
+from mmtlib.batch.matrix import read_matrix
+from mmtlib.batch.slurm import write_sbatch
 from mmtlib.config import InputError, Settings, make_settings
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.jobs import Display, Job, missing, work_off
-from mmtlib.matrix import read_matrix
-from mmtlib.slurm import write_sbatch
 
 Say = Callable[[str], None]
 

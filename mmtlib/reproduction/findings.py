@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mmtlib.config import METHODS
-from mmtlib.tables import label_quality, main_profile, paired, table
+from mmtlib.reproduction.tables import label_quality, main_profile, paired, table
 
 CONTROL = "mmt_without_soft_losses"  # has the mean networks, but not the soft losses
 

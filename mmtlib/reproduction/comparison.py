@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmtlib.cells import Cell
+from mmtlib.batch.cells import Cell
 from mmtlib.config import METHODS, Settings, make_settings
-from mmtlib.tables import frame, task_name
+from mmtlib.reproduction.tables import frame, task_name
 
 TOLERANCE = 1.5  # mAP: a mean of ours as near as this to a published number counts as the same
 PAPER = "Ge et al., ICLR 2020"

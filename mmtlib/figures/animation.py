@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmtlib.config import InputError
+from mmtlib.figures.maps import draw_points, umap_panels
 from mmtlib.files import write_atomic
-from mmtlib.maps import draw_points, umap_panels
 
 STEPS = 8  # frames on the way from one epoch to the next
 HOLD, STEP = 1200, 70  # milliseconds that an epoch, and a frame in between, stays

@@ -13,11 +13,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from mmtlib import comparison, figures, findings, reproduction, tables
+from mmtlib import figures, reproduction
 from mmtlib.config import MAIN_METHODS, METHODS
 from mmtlib.files import read_json, write_atomic, write_json
-from mmtlib.html_page import escape, html_document, html_figure, html_table, paragraphs
-from mmtlib.reproduction import FinishedRun
+from mmtlib.pages.parts import escape, html_document, html_figure, html_table, paragraphs
+from mmtlib.reproduction import FinishedRun, comparison, findings, tables
 
 TITLE = "Mutual Mean-Teaching: what was reproduced"
 _MEASURES = {

@@ -21,7 +21,7 @@ from mmtlib.experiments import RunFolder
 from mmtlib.files import read_json
 from mmtlib.image_files import some
 from mmtlib.networks import build_network, load_authors_checkpoint, load_network
-from mmtlib.noise_causes import read_attributes
+from mmtlib.noise.causes import read_attributes
 from mmtlib.tasks import open_dataset
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
 from mmtlib.config import InputError
+from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
 from mmtlib.neighbours import as_features, nearest_neighbours
-from mmtlib.plot_style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
 
 
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:

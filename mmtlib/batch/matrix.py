@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mmtlib.cells import Cell, essential, impossible
+from mmtlib.batch.cells import Cell, essential, impossible
 from mmtlib.config import (
     EMBEDDED_DOMAINS,
     METHODS,

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mmtlib.plot_style import html_image
+from mmtlib.figures.style import html_image
 
 STYLE = """
 :root { color-scheme: light dark; --line: #ccc; --soft: #f4f4f4; --link: #0060a0; }

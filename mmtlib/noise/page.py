@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mmtlib import figures, noise_figures
+from mmtlib import figures
+from mmtlib.figures.flows import fate_alluvial
+from mmtlib.figures.style import png
 from mmtlib.files import write_atomic, write_json
-from mmtlib.flow_figures import fate_alluvial
-from mmtlib.html_page import escape, html_document, html_figure, html_table
 from mmtlib.label_noise import wrong_labels
-from mmtlib.noise_clusters import cluster_table, silhouettes
-from mmtlib.noise_subjects import Subject
-from mmtlib.noise_summary import against_truth, without_truth
-from mmtlib.plot_style import png
+from mmtlib.noise.clusters import cluster_table, silhouettes
+from mmtlib.noise.subjects import Subject
+from mmtlib.noise.summary import against_truth, without_truth
+from mmtlib.pages.parts import escape, html_document, html_figure, html_table
 
 MAPPED = 2000  # images on the map: more take long and are hard to see
 _MEASURES = {
@@ -91,18 +91,18 @@ def _pictures(subject: Subject, numbers: dict[str, Any]) -> Iterator[Picture]:
     several = numbers["clusters"] > 1
     scores = silhouettes(subject.features, labels) if several else None
     people = None if subject.known is None else subject.pids[subject.known]
-    yield Picture("sizes", free, noise_figures.size_histogram(labels, people).figure,
+    yield Picture("sizes", free, figures.size_histogram(labels, people).figure,
                   f"Histogram of cluster sizes: {numbers['sizes']}.", "Sizes of the clusters.")  # fmt: skip
     wrong = wrong_labels(labels, subject.pids) if subject.known is not None and subject.known.all() else None
     if several:
-        yield Picture("silhouettes", free, noise_figures.silhouette_histogram(scores, wrong).figure,
+        yield Picture("silhouettes", free, figures.silhouette_histogram(scores, wrong).figure,
                       f"Histogram of silhouettes: {numbers['silhouette']}.",
                       "How much nearer an image is to its own cluster than to the next one.")  # fmt: skip
         means = pd.Series(scores[labels >= 0]).groupby(labels[labels >= 0]).agg(["mean", "size"])
         loosest = means[means["size"] >= 4].sort_values("mean").head(3).index
         groups = {f"cluster {k}\nsilhouette {means.loc[k, 'mean']:.2f}": labels == k for k in loosest}
         if groups:
-            figure = noise_figures.image_groups(subject.images, groups, labels, subject.camids)
+            figure = figures.image_groups(subject.images, groups, labels, subject.camids)
             yield Picture("loosest", free, figure, "Images of the three clusters that fit worst.",
                           "Clusters of at least four images with the lowest silhouettes: look here first.")  # fmt: skip
     if len(subject.epochs) > 1:
@@ -120,30 +120,30 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[Picture]
     pids, labels, camids = subject.pids[known], subject.epochs[-1][known], subject.camids[known]
     images = subject.images[np.flatnonzero(known)]
     if len(truth["transitions"]) > 1:
-        yield Picture("transitions", section, noise_figures.transition_curves(truth["transitions"]).figure,
+        yield Picture("transitions", section, figures.transition_curves(truth["transitions"]).figure,
                       "Shares of wrong labels that come, stay and go, by epoch.",
                       "What becomes of wrong labels.")  # fmt: skip
     if truth["false_merges"]:
-        yield Picture("merges", section, noise_figures.worst_merges(images, labels, pids, camids),
+        yield Picture("merges", section, figures.worst_merges(images, labels, pids, camids),
                       "Images of the clusters with most false merges.",
                       "Clusters that mix most people; a colour and number per person.")  # fmt: skip
-        yield Picture("contingency", section, noise_figures.contingency_heatmap(labels, pids).figure,
+        yield Picture("contingency", section, figures.contingency_heatmap(labels, pids).figure,
                       "Images per person and cluster, for the most mixed clusters.",
                       "Who is in the most mixed clusters.")  # fmt: skip
     if truth["false_splits"]:
-        yield Picture("splits", section, noise_figures.worst_splits(images, labels, pids, camids),
+        yield Picture("splits", section, figures.worst_splits(images, labels, pids, camids),
                       "Images of the people with most false splits.",
                       "People that are torn apart most; a colour and number per cluster.")  # fmt: skip
     if truth["purity_and_camera_entropy"] is not None:
         ideal = cluster_table(pids, pids, camids)["camera_entropy"].mean()
         rows = cluster_table(labels, pids, camids)
-        yield Picture("cameras", section, noise_figures.entropy_scatter(rows, ideal).figure,
+        yield Picture("cameras", section, figures.entropy_scatter(rows, ideal).figure,
                       "Purity of each cluster against the entropy of its cameras.",
                       f"Spearman's correlation {truth['purity_and_camera_entropy']:.2f}.")  # fmt: skip
     for kind, title in _ERRORS.items():
         if truth[kind]:
             rows = pd.DataFrame(truth[kind])
-            yield Picture(kind, title, noise_figures.cause_bars(rows).figure,
+            yield Picture(kind, title, figures.cause_bars(rows).figure,
                           "Bars of the share of each cause with its base rate.",
                           "In brackets the 95 % interval of share / base rate.")  # fmt: skip
 
