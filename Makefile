@@ -1,7 +1,7 @@
 # make install   set up .venv with the locked versions (on Linux a download of about 3 GB)
 # make run       run every notebook and write runs/quick/report.html (PROFILE=smoke|quick|standard|paper)
 # make book      make an offline book of the executed notebooks: runs/quick/book/index.html (PROFILE as above)
-# make test      run the tests (PYTEST_ARGS="-k losses" runs some of them)
+# make test      run the tests, a process per core (PYTEST_ARGS="-k losses" runs some of them)
 # make lab       open the notebooks in JupyterLab
 # make lint      check style and format; make format mends both
 # make clean     remove caches, runs/ and the generated data set; your own data sets under data/ stay
@@ -72,7 +72,7 @@ book: install
 	$(IN_VENV) $(VENV)/bin/mmt book runs/$(PROFILE)
 
 test: install
-	$(IN_VENV) $(PY) -m pytest $(PYTEST_ARGS)
+	$(IN_VENV) $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lab: install
 	$(IN_VENV) $(PY) -m jupyter lab notebooks

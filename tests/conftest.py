@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; runs do the same for themselves
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the files, those with the most slow tests come first, so that none ends late."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,3 +33,18 @@ def suite_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("MMTLIB_HOME")
     if before is not None:
         os.environ["MMTLIB_HOME"] = before
+
+
+@pytest.fixture
+def drawing() -> Iterator[None]:
+    """Figures in the suite's style and without a screen, all closed afterwards."""
+    import matplotlib as mpl  # here, as most tests draw nothing
+    from matplotlib import pyplot as plt
+
+    from mmtlib import figures
+
+    with mpl.rc_context():
+        mpl.use("Agg")
+        figures.use_style()
+        yield
+    plt.close("all")

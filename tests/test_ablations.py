@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mmtlib import figures
 from mmtlib.config import METHODS, InputError, make_settings
 from mmtlib.figures.ablations import differences_to, scores_against
 from mmtlib.reproduction import ablations
@@ -34,13 +31,7 @@ TABLE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def style():
-    with mpl.rc_context():
-        mpl.use("Agg")
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def test_switches_name_what_differs_and_nothing_else():

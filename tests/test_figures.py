@@ -23,13 +23,7 @@ from mmtlib.figures.style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION, png
 OKABE_ITO = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
 
 
-@pytest.fixture(autouse=True)
-def quiet_figures():
-    with mpl.rc_context():
-        mpl.use("Agg")
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def run(method: str, seed: int, scores: list[float], **changes) -> SimpleNamespace:

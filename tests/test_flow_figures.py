@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
-from mmtlib import figures
 from mmtlib.config import InputError, make_settings
 from mmtlib.figures import flows, phases
 from mmtlib.figures.flows import FATES
 from mmtlib.figures.style import BLACK, MAX_WIDTH
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with mpl.rc_context():
-        mpl.use("Agg")
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def fates(before, after) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,10 @@ def test_learning_rates_are_those_that_the_search_chose() -> None:
     assert chosen == search["chosen"]
     reported = {make_settings("standard").world_seed}
     assert search["world_seed"] not in reported and not set(search["seeds"]) & {1, 2, 3, 4, 5}
+
+
+def test_files_that_the_readme_links_to_exist():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert len(links) > 10
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
