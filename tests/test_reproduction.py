@@ -297,7 +297,8 @@ def written(tmp_path_factory):
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     for name in ("00_setup", '03_"<script>'):
-        (notebooks / f"{name}.ipynb").write_text('{"metadata": {}, "cells": []}')
+        heading = {"cell_type": "markdown", "source": ["# Who knows <the answer>?\n", "\n", "Nobody.\n"]}
+        (notebooks / f"{name}.ipynb").write_text(json.dumps({"metadata": {}, "cells": [heading]}))
         (notebooks / f"{name}.html").write_text("<p>executed</p>")
         (notebooks / f"{name}.json").write_text(
             json.dumps({"rate": 0.123456, "<script>": "<script>alert(3)</script>"})
@@ -341,7 +342,8 @@ def test_report_shows_the_numbers(written):
     for expected in (
         "63.0 ± 2.6",
         "−3.6 to +9.6",
-        "rate: 0.1235",
+        "00_setupWho knows <the answer>?2 recorded values",
+        "rate0.1235",
         "0.80 → 0.90",
         "not finished: 1 of 9 epochs",
         "a processor",

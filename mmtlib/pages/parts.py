@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from mmtlib.figures.style import html_image
+if TYPE_CHECKING:  # whoever only binds executed notebooks waits for neither
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #ccc; --soft: #f4f4f4; --link: #0060a0; }
@@ -19,7 +18,7 @@ body { font: 1rem/1.55 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; 
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); } a { color: var(--link); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; }
-td { min-width: 4.5rem; }
+td { min-width: 4.5rem; } ul > li { margin: .5rem 0; }
 td.n, th.n { min-width: 0; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 thead th { background: var(--soft); }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -43,6 +42,8 @@ def html_document(title: str, sections: Iterable[tuple[str, str]]) -> str:
 
 def html_figure(figure: Figure, alt: str, caption: str) -> str:
     """A figure inside the page, with its alt text and a caption; the figure is closed."""
+    from mmtlib.figures.style import html_image
+
     return f"<figure>{html_image(figure, alt)}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mmtlib import figures, reproduction
-from mmtlib.config import MAIN_METHODS, METHODS
+from mmtlib.config import MAIN_METHODS, METHODS, InputError
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.pages.parts import escape, html_document, html_figure, html_table, paragraphs
 from mmtlib.reproduction import FinishedRun, comparison, findings, tables
@@ -112,6 +111,8 @@ def _quality(runs: Sequence[FinishedRun]) -> str:
         "method": quality["title"],
     }
     for measure, title in _MEASURES.items():
+        if measure == "noise_share" and not quality[[f"{measure}_first", f"{measure}_last"]].any(axis=None):
+            continue  # k-means leaves no image out
         ends = zip(quality[f"{measure}_first"], quality[f"{measure}_last"])
         shown[title] = [f"{first:.2f} → {last:.2f}" for first, last in ends]
     parts = [
@@ -145,19 +146,38 @@ def _settings_of_profile(runs: Sequence[FinishedRun]) -> list[tuple[str, list[Fi
 
 
 def _notebooks(out: Path) -> str:
-    """The executed notebooks, with what each recorded."""
+    """The executed notebooks: what each asks, its pages, and what it recorded."""
     items = []
     cells = sorted((out / "cells").glob("*/cell.ipynb"))
     for copy in [*sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb")), *cells]:
-        page, values = copy.with_suffix(".html"), _read(copy.with_suffix(".json"))
+        page, notebook = copy.with_suffix(".html"), _read(copy)
         target = (page if page.exists() else copy).relative_to(out)
-        failed = _read(copy).get("metadata", {}).get("papermill", {}).get("exception")
-        text = "; ".join(f"{escape(name)}: {escape(_short(value))}" for name, value in values.items())
+        failed = notebook.get("metadata", {}).get("papermill", {}).get("exception")
         name = copy.parent.name if copy in cells else copy.stem
         link = f'<a href="{quote(target.as_posix())}">{escape(name)}</a>'
         state = " <strong>(stopped with an error)</strong>" if failed else ""
-        items.append(f"<li>{link}{state}<br>{text or 'no recorded values'}</li>")
+        asked = "" if copy in cells else f"<br>{escape(_heading(notebook))}"
+        items.append(f"<li>{link}{state}{asked}{_recorded(_read(copy.with_suffix('.json')))}</li>")
     return f"<ul>{''.join(items)}</ul>" if items else "<p>None were run into this folder.</p>"
+
+
+def _heading(notebook: dict[str, Any]) -> str:
+    """The first line of a notebook's first text, without its marks."""
+    texts = ("".join(cell["source"]) for cell in notebook.get("cells", []) if cell["cell_type"] == "markdown")
+    return next(texts, "").strip().partition("\n")[0].lstrip("# ")
+
+
+def _recorded(values: dict[str, Any]) -> str:
+    """What a notebook recorded, folded away: a line per value."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{escape(_short(value))}</td></tr>'
+        for name, value in values.items()
+    )
+    return (
+        f"<details><summary>{len(values)} recorded values</summary><table>{rows}</table></details>"
+        if rows
+        else ""
+    )
 
 
 def _missing(missing: Sequence[tuple[str, str]]) -> str:
@@ -228,7 +248,7 @@ def _read(file: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where the file is absent or was cut short by a stopped notebook."""
     try:
         value = read_json(file)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, InputError):
         return {}
     return value if isinstance(value, dict) else {}
 
