@@ -109,16 +109,16 @@ class Settings:
     num_ids: int = 16
     num_instances: int = 4
     # source pre-training
-    source_epochs: int = 8
+    source_epochs: int = 10
     source_iterations: int = 100
     source_lr: float = 3e-3
     source_warmup: int = 2  # epochs of linear warm-up from 1 % of the learning rate
-    source_milestones: tuple[int, ...] = (5, 7)  # epochs at which the learning rate falls to a tenth
+    source_milestones: tuple[int, ...] = (6, 9)  # epochs at which the learning rate falls to a tenth
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     # adaptation
-    epochs: int = 5
-    iterations: int = 100
+    epochs: int = 6
+    iterations: int = 120
     lr: float = 4e-3
     alpha: float = 0.99
     soft_ce_weight: float = 0.5

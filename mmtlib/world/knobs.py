@@ -13,7 +13,7 @@ import numpy as np
 from mmtlib.config import InputError
 
 DOMAINS = ("plaza", "station", "city")
-DEFAULT_GAP = {"plaza": 0.0, "station": 0.6, "city": 0.7}
+DEFAULT_GAP = {"plaza": 0.0, "station": 0.5, "city": 0.6}
 
 
 @dataclass(frozen=True)
