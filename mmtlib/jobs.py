@@ -60,7 +60,7 @@ def missing(jobs: Sequence[Job]) -> list[Job]:
 
 
 def work_off(
-    jobs: Sequence[Job], submit: Callable[[Job], Future], update: Callable[[], None]
+    jobs: Sequence[Job], submit: Callable[[Job], Future], update: Callable[[], None], slots: int | None = None
 ) -> dict[Job, BaseException]:
     """Hand out each job as soon as those that it needs have ended, so that no worker waits for another one's.
 
@@ -70,6 +70,8 @@ def work_off(
         jobs: In the order in which to begin them.
         submit: Starts a job somewhere.
         update: Called about twice a second.
+        slots: Jobs at a time; None: all that could begin are handed out, and wait elsewhere. A job that is held back
+            here can be overtaken by a longer one that becomes ready meanwhile, so that the short ones come last.
 
     Returns:
         The jobs that failed, with their errors; a failure stops no other job.
@@ -79,6 +81,7 @@ def work_off(
     while waiting or running:
         unfinished = {job.goal for job in (*waiting, *running.values())}
         ready = [job for job in waiting if unfinished.isdisjoint(job.needs)]
+        ready = ready if slots is None else ready[: slots - len(running)]
         running |= {submit(job): job for job in ready}
         waiting = [job for job in waiting if job not in ready]
         ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)

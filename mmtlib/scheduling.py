@@ -74,7 +74,7 @@ def run_all(
             workers = 1 if torch.cuda.is_available() else usable_cores()
         draw_worlds(wanted)
         with Display(jobs) as display, _pool(workers) as pool:
-            failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update)
+            failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update, workers)
         _raise(failed, len(jobs))
     return folders
 

@@ -1,0 +1,38 @@
+"""The queue: what begins when, what is left, how far it is."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+from mmtlib.config import make_settings
+from mmtlib.jobs import Job, work_off
+
+
+def job(folder: Path, name: str, needs: tuple[str, ...] = ()) -> Job:
+    goals = tuple(folder / need / "result.json" for need in needs)
+    path = folder / name
+    return Job(name, "smoke", make_settings("smoke"), None, path, path / "result.json", 2, 1.0, goals)
+
+
+def test_with_slots_a_short_job_does_not_begin_before_a_longer_one_that_was_not_ready_yet(tmp_path):
+    jobs = [
+        job(tmp_path, "first"),
+        job(tmp_path, "second"),
+        job(tmp_path, "long", ("second",)),
+        job(tmp_path, "short"),
+    ]
+    begun: list[str] = []
+    running: dict[str, Future] = {}
+
+    def submit(each: Job) -> Future:
+        begun.append(each.title)
+        return running.setdefault(each.title, Future())
+
+    def update() -> None:
+        assert len(running) <= 2
+        if running:  # the one that began last ends first
+            running.pop(max(running, key=begun.index)).set_result(None)
+
+    assert work_off(jobs, submit, update, slots=2) == {}
+    assert begun == ["first", "second", "long", "short"]  # all handed out at once: short before long
