@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtlib import __version__, bench
+from mmtlib import __version__, bench, starter
 from mmtlib.config import METHODS, PROFILES, InputError, make_settings, parse_override
 
 
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_noise(commands)
     _add_batch(commands)
 
+    starter.add_command(commands)
     bench.add_command(commands)
     return parser
 
@@ -165,6 +166,7 @@ def _run(options: argparse.Namespace) -> int:
     from mmtlib.scheduling import run_all
     from mmtlib.tasks import home
 
+    lessons.notebook_paths()  # refuses a folder without them before anything is trained
     start = time.monotonic()
     out = (options.out or home() / "runs" / options.profile).absolute()
     _say(f"1/3 training: profile {options.profile}, results in {out}")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtlib.config import InputError
-from mmtlib.image_files import read_image, some
+from mmtlib.image_files import read_image, shown, some
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,7 +57,7 @@ def load_images(
             try:
                 images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
             except InputError as error:
-                problems.append(f"{paths[index]}: {error}")
+                problems.append(f"{shown(paths[index])}: {error}")
         return problems
 
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
@@ -104,9 +104,11 @@ def identity_batches(
         there and filled from the next pass here.
     Taught in: notebook 03.
     """
-    pids, camids = np.asarray(pids), np.asarray(camids)
+    pids, camids = (np.asarray(x.tolist() if isinstance(x, Tensor) else x) for x in (pids, camids))
     if pids.shape != camids.shape or pids.ndim != 1:
         raise InputError(f"pids {pids.shape} and camids {camids.shape} must be two lists of the same length.")
+    if len(pids) and not all(x.dtype.kind in "iu" for x in (pids, camids)):
+        raise InputError(f"pids are {pids.dtype} and camids {camids.dtype}, expected whole numbers.")
     if min(iterations + 1, num_ids, num_instances) < 1:
         raise InputError(f"{iterations} batches, {num_ids} x {num_instances} images: all must be at least 1.")
     order = np.lexsort((camids, pids))  # by identity, then by camera

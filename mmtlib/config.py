@@ -246,7 +246,7 @@ def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     """
     _one_of("profile", profile, PROFILES)
     values = PROFILES[profile] | changes
-    if "lr" not in values and values.get("method", "mmt") in METHOD_LR:
+    if "lr" not in values and values.get("method", "mmt") in list(METHOD_LR):
         values["lr"] = METHOD_LR[values.get("method", "mmt")]
     return Settings().replace(**values)
 
@@ -265,7 +265,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if hints[name] is not str:
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or beyond any sense
             value = {"True": True, "False": False}.get(value, value)
     return name, _typed(name, value, hints[name])
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmtlib.config import InputError
 from mmtlib.datasets import ReIDDataset, Split, read_dataset
-from mmtlib.image_files import read_image
+from mmtlib.image_files import read_image, shown
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DatasetReport:
         ):
             if files:
                 lines += ["", f"{len(files):,} {title}:"]
-                lines += [f"  {path}: {reason}" for path, reason in files[:10]]
+                lines += [f"  {shown(path)}: {reason}" for path, reason in files[:10]]
                 lines += [f"  … and {len(files) - 10:,} more"] if len(files) > 10 else []
         lines += ["", "No problems found." if self.ok else f"{len(self.problems)} problems:"]
         return "\n".join(lines + [f"  - {problem}" for problem in self.problems])

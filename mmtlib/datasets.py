@@ -22,6 +22,7 @@ from mmtlib.config import InputError
 from mmtlib.image_files import first_entry, inside, list_images, some, subfolders, tree, walk_images
 
 _FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+_BOX = re.compile(r"(-1|\d{1,18})_c([1-9]\d{0,8})(?!\d)")  # identity and camera
 NO_LABEL = -1  # pid of junk detections (Market-1501) and of images without labels
 
 
@@ -148,7 +149,7 @@ def _read_boxes(root: Path, name: str) -> ReIDDataset:
         paths = list_images(root, part)
         if not paths:
             raise InputError(f"{root / part} holds no images; each of the three folders of {name} must.")
-        labels = [re.match(r"(-1|\d+)_c([1-9]\d*)(?!\d)", posixpath.basename(path)) for path in paths]
+        labels = [_BOX.match(posixpath.basename(path)) for path in paths]
         bad = [path for path, label in zip(paths, labels, strict=True) if label is None]
         if bad:
             raise InputError(
@@ -169,12 +170,14 @@ def _read_msmt17(root: Path) -> ReIDDataset:
     """Lists of `0000/0000_000_01_0303morning_0015_0.jpg 0`: path and identity; third field = camera."""
     prefix, suffix = ("mask_", "_v2") if (root / "mask_train_v2").is_dir() else ("", "")
 
+    pattern = re.compile(r"\s*((?:\S*/)?[^/_\s]+_[^/_\s]+_(0*[1-9]\d{0,8})_[^/\s]+)\s+(\d{1,18})\s*")
+
     def read_lists(part: str, *names: str) -> Split:
         rows = []
         for name in names:
             text = (root / name).read_text(encoding="utf-8", errors="surrogateescape")
             for number, line in enumerate(text.splitlines(), 1):
-                match = re.fullmatch(r"\s*((?:\S*/)?[^/_\s]+_[^/_\s]+_(0*[1-9]\d*)_[^/\s]+)\s+(\d+)\s*", line)
+                match = pattern.fullmatch(line)
                 if match is None and line.strip():
                     raise InputError(
                         f"{root / name}, line {number}: {line.strip()!r}. Expected a path and an identity: "
@@ -216,11 +219,8 @@ def read_csv(path: str | Path) -> ReIDDataset:
         table.fieldnames = header
         for row in table:
             split = (row["split"] or "").strip()
-            try:
-                labels = int(row["pid"] or ""), int(row["camid"] or "")
-            except ValueError:
-                labels = (-2, -2)
-            if split not in rows or labels[0] < NO_LABEL or labels[1] < 0 or not row["path"]:
+            labels = [re.fullmatch(r"\s*(-1|\d{1,18})\s*", row[name] or "") for name in ("pid", "camid")]
+            if split not in rows or None in labels or labels[1][1] == "-1" or not row["path"]:
                 raise InputError(
                     f"{path}, line {table.line_num}: path {row['path']!r}, pid {row['pid']!r}, "
                     f"camid {row['camid']!r}, split {row['split']!r}. Expected whole numbers (pid from -1, "
@@ -228,7 +228,7 @@ def read_csv(path: str | Path) -> ReIDDataset:
                 )
             name = row["path"].strip().replace("\\", "/")
             if not posixpath.basename(name).startswith("._"):
-                rows[split].append((name, *labels))
+                rows[split].append((name, *(int(label[1]) for label in labels)))
     splits = []
     for part, entries in rows.items():
         names, pids, camids = zip(*entries) if entries else ((), (), ())

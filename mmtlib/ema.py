@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mmtlib.config import InputError
+
 
 @torch.no_grad()
 def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step: int) -> None:
@@ -21,10 +23,17 @@ def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step:
         alpha: The momentum α in [0, 1).
         step: T, counted over the whole adaptation from 0.
 
+    Raises:
+        InputError: The networks differ in architecture, or α or T are out of range; nothing was changed.
+
     Differs from: nothing (paper, equation 5; warm-up as in the authors' code).
     Taught in: notebook 04.
     """
+    if not 0 <= alpha <= 1 or step < 0:
+        raise InputError(f"alpha = {alpha}, step = {step}: expected a momentum in [0, 1) and a step from 0")
     momentum = min(1 - 1 / (step + 1), alpha)
     means, parameters = list(mean.parameters()), [p.detach() for p in network.parameters()]
+    if [p.shape for p in means] != [p.shape for p in parameters]:
+        raise InputError("the mean network has other parameters than the network: expected a copy of it")
     torch._foreach_mul_(means, momentum)
     torch._foreach_add_(means, parameters, alpha=1 - momentum)

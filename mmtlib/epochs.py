@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -92,6 +92,16 @@ def _peak_memory() -> int:
     if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def not_finite(state: Any, name: str = "") -> Iterator[str]:
+    """Names of the tensors with a NaN or an infinity in a state of nested dictionaries and lists."""
+    if isinstance(state, Tensor):
+        if not bool(torch.isfinite(state).all()):
+            yield name
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))
 
 
 class Meter:

@@ -31,9 +31,7 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
     import papermill
     from traitlets.config import Config
 
-    from mmtlib.pages.notebooks import (
-        write_notebook_page,  # matplotlib and pandas: not needed to import the suite
-    )
+    from mmtlib.pages.notebooks import write_notebook_page
 
     known = papermill.inspect_notebook(_literal(path))
     if unknown := set(parameters) - set(known):

@@ -25,8 +25,9 @@ from torch import nn
 
 from mmtlib import preflight
 from mmtlib.adaptation import adapt, pretrain
-from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
-from mmtlib.epochs import Progress
+from mmtlib.checkpoints import read_pickle
+from mmtlib.config import METHODS, SOURCE_SETTINGS, InputError, Settings, config_hash
+from mmtlib.epochs import Progress, not_finite
 from mmtlib.files import read_json, read_lines, write_atomic, write_json, write_lines
 from mmtlib.networks import load_network, save_network
 from mmtlib.tasks import data_keys, load_task
@@ -50,9 +51,21 @@ class RunFolder:
         return read_lines(self.path / "history.jsonl")
 
     def epoch(self, number: int) -> dict[str, np.ndarray]:
-        """The arrays of an epoch (from 1): `labels` it trained on (N), `features` after it (N, D), `predicted` (N)."""
-        with np.load(self.path / "epochs" / f"{number:03d}.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        """The arrays of an epoch (from 1): `labels` it trained on (N), `features` after it (N, D), `predicted` (N).
+
+        Raises:
+            InputError: The file is damaged, or holds objects, which are not loaded.
+        """
+        file = self.path / "epochs" / f"{number:03d}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in ("labels", "features", "predicted")}
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a broken or hostile archive can fail in any way
+            raise InputError(
+                f"{file} does not hold the arrays of an epoch ({error}): remove this run's folder"
+            ) from error
 
     def network(self, index: int = 0) -> nn.Module:
         """A network to be used (a mean network where the method has any), in eval mode."""
@@ -63,12 +76,21 @@ class RunFolder:
         file = self.path / "checkpoint.pt"
         if not file.exists():
             return None
-        state = torch.load(file, weights_only=True, map_location="cpu")
+        state = read_pickle(file)
         # The history is written before the checkpoint: after a crash in between it is one epoch ahead.
         return state, self.history[: state.pop("epochs")]
 
     def save(self, state: dict[str, Any], history: list[dict], arrays: dict[str, np.ndarray]) -> None:
-        """Keep the state after an epoch, the history so far, and the epoch's arrays."""
+        """Keep the state after an epoch, the history so far, and the epoch's arrays.
+
+        Raises:
+            FloatingPointError: The state holds a number that is not finite; what was saved before stays.
+        """
+        if broken := next(not_finite(state), None):
+            raise FloatingPointError(
+                f"after epoch {len(history)} {broken} is not finite: lower the learning rate, or set "
+                "precision=float32; the last checkpoint is whole"
+            )
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
@@ -83,6 +105,8 @@ class RunFolder:
         """Hold this run's lock, which the system lets go when its holder dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock"):
+            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config)
             yield
@@ -228,17 +252,8 @@ def _provenance() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
-    for name in (
-        "mmtlib",
-        "torch",
-        "torchvision",
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "faiss-cpu",
-        "faiss-gpu",
-        "pillow",
-    ):
+    names = "mmtlib torch torchvision numpy scipy scikit-learn faiss-cpu faiss-gpu pillow"
+    for name in names.split():
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mmtlib.config import InputError
+
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
     """Write `data` to `path` so that a reader (or a crash) never meets half a file.
@@ -41,8 +43,12 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    return _parsed(path, Path(path).read_bytes())
 
 
 def write_lines(path: str | Path, records: list[dict]) -> Path:
@@ -51,8 +57,22 @@ def write_lines(path: str | Path, records: list[dict]) -> Path:
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """Read JSON lines; an absent file holds none."""
+    """Read JSON lines; an absent file holds none.
+
+    Raises:
+        InputError: A line is no JSON.
+    """
     path = Path(path)
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [_parsed(path, line) for line in path.read_bytes().split(b"\n") if line]
+
+
+def _parsed(path: str | Path, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} does not hold JSON ({error}): it was not written by this program, or the disk is damaged. "
+            "Remove its folder to have it made anew"
+        ) from error

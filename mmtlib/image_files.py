@@ -22,10 +22,15 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def shown(name: object) -> str:
+    """A file's name for a message: in quotes and with escapes where it holds what does not print, as a line break."""
+    return text if (text := str(name)).isprintable() else repr(text)
+
+
 def some(items: Sequence[object], limit: int = 10, separator: str = ", ") -> str:
     """The first `limit` items for a message, and how many more there are."""
     rest = [f"… and {len(items) - limit} more"] if len(items) > limit else []
-    return separator.join([str(item) for item in items[:limit]] + rest)
+    return separator.join([shown(item) for item in items[:limit]] + rest)
 
 
 def list_images(root: Path, folder: str) -> list[str]:

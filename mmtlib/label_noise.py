@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from mmtlib.config import InputError
 
@@ -55,6 +54,9 @@ def label_quality(labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
     if not kept.any():
         names = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1")
         return dict.fromkeys(names, 0.0) | {"noise_share": 1.0}
+    # Here, as scikit-learn takes a second to import, which pre-training and direct transfer do without.
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     table = contingency(labels, pids)
     together = _pairs(table.data)
     in_clusters, in_identities = _pairs(table.sum(axis=1)), _pairs(table.sum(axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mmtlib import execution
 from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, InputError, Settings, make_settings
@@ -57,6 +59,14 @@ class Lesson:
         write_json(self.out / "notebooks" / f"{self.name}.json", values)
         for name, value in values.items():
             print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+
+    def link(self, page: Path, text: str) -> None:
+        """Show a link to a page below `out`, as it is reached from the executed copy in `out/notebooks`."""
+        from IPython.display import display
+
+        inside = page.relative_to(self.out).as_posix()
+        shown = f'<a href="../{quote(inside)}">{html.escape(text)}</a> ({html.escape(inside)} in the runs\' folder)'
+        display({"text/html": shown, "text/plain": f"{text}: {page}"}, raw=True)
 
 
 def begin(name: str, scope: dict[str, Any]) -> Lesson:
@@ -125,7 +135,7 @@ def suite(profile: str) -> list[Settings]:
 
 
 def notebook_paths() -> list[Path]:
-    """The ordered notebooks of the checkout.
+    """The ordered notebooks of the home.
 
     Raises:
         InputError: There are none.
@@ -133,7 +143,8 @@ def notebook_paths() -> list[Path]:
     found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise InputError(
-            f"no notebooks in {home() / 'notebooks'}: run from the checkout, or set MMTLIB_HOME to its path"
+            f"no notebooks in {home() / 'notebooks'}: call `mmt init DIR` and run in that folder (or in a checkout), "
+            "or set MMTLIB_HOME to its path"
         )
     return found
 
@@ -157,6 +168,8 @@ def execute_all(
 ) -> list[Path]:
     """Execute all notebooks, as many at once as there are cores (two at most: each kernel takes over 1 GB).
 
+    The last ones begin first: notebook 07 trains a run of its own, which then has company to the end.
+
     Args:
         out: The folder of the runs; they should exist, so that no two notebooks wait for one training.
         profile: The profile.
@@ -171,10 +184,10 @@ def execute_all(
     """
     paths, start = notebook_paths(), time.monotonic()
     copies, failed = {}, []
-    with ProcessPoolExecutor(workers or min(2, usable_cores()), mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(execute, path, out, {"profile": profile, "out": str(out)}): path for path in paths
-        }
+    workers = workers or min(2, usable_cores())
+    with ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (workers,)) as pool:
+        parameters = {"profile": profile, "out": str(out)}
+        futures = {pool.submit(execute, path, out, parameters): path for path in reversed(paths)}
         for future in as_completed(futures):
             name = futures[future].stem
             try:
@@ -189,3 +202,8 @@ def execute_all(
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(paths)} notebooks failed:\n" + "\n".join(sorted(failed)))
     return [copies[path.stem] for path in paths]
+
+
+def _share_cores(workers: int) -> None:
+    """Let the kernels of this process take their share of the cores: threads that wait for a core slow all down."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))

@@ -26,8 +26,15 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     Returns:
         The mean over the batch, a scalar in nats.
 
+    Raises:
+        InputError: Shapes that do not fit.
+
     Taught in: notebook 03.
     """
+    if logits.ndim != 2 or 0 in logits.shape or teacher_logits.shape != logits.shape:
+        raise InputError(
+            f"logits are {tuple(logits.shape)}, the teacher's {tuple(teacher_logits.shape)}: expected (B, K) of both"
+        )
     return F.cross_entropy(logits, teacher_logits.detach().softmax(dim=1))
 
 
@@ -45,7 +52,7 @@ def softmax_triplet(features: Tensor, pids: Tensor) -> Tensor:
         The mean over the batch, a scalar.
 
     Raises:
-        InputError: The batch holds one identity only, so that no negative exists.
+        InputError: The batch holds one identity only, so that no negative exists; shapes that do not fit.
 
     Taught in: notebook 03.
     """
@@ -67,10 +74,14 @@ def soft_softmax_triplet(features: Tensor, teacher_features: Tensor, pids: Tenso
         The mean over the batch, a scalar.
 
     Raises:
-        InputError: The batch holds one identity only.
+        InputError: The batch holds one identity only; shapes that do not fit.
 
     Taught in: notebook 03.
     """
+    if teacher_features.ndim != 2 or teacher_features.shape[:1] != pids.shape:
+        raise InputError(
+            f"the teacher's features are {tuple(teacher_features.shape)}: expected (B, D) for pids {tuple(pids.shape)}"
+        )
     mined = _mine(features, pids)
     target = _triplet_distances(teacher_features.detach(), *mined).softmax(dim=1)
     return F.cross_entropy(_triplet_distances(features, *mined), target)
@@ -96,6 +107,10 @@ def pairwise_distances(features: Tensor) -> Tensor:
 
 def _mine(features: Tensor, pids: Tensor) -> tuple[Tensor, Tensor]:
     """Batch-hard mining: indices (B) of the farthest positive and of the nearest negative."""
+    if features.ndim != 2 or pids.shape != features.shape[:1]:
+        raise InputError(
+            f"features are {tuple(features.shape)}, pids {tuple(pids.shape)}: expected (B, D) and (B)"
+        )
     same = pids[:, None] == pids[None, :]
     if bool(same.all()):
         raise InputError(

@@ -47,6 +47,8 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name}: found an array of {array.dtype}, expected numbers in shape (N, D)")
         dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 4 else np.float32
+        if any(stride < 0 for stride in array.strides):  # torch takes none, not even of a single row
+            array = array.copy()
         tensor = torch.from_numpy(np.require(array, dtype, ["C", "W"]))  # a copy only where one is needed
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise InputError(

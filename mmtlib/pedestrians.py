@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from mmtlib.config import InputError
 from mmtlib.files import write_atomic
+from mmtlib.jobs import end_with_parent
 from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, SCALES
 from mmtlib.world.population import OCCLUDERS, VIEWS
 from mmtlib.world.worlds import World, junk, picture, pictures, render, shot_of, world
@@ -178,7 +179,7 @@ def _draw_all(place: World, folder: Path, record: dict, workers: int | None, pro
         _run(place, str(folder), todo, workers, advance)
     texts = [(folder / part).read_text(encoding="utf-8").split("\n", 1) for part in chunks]
     write_atomic(folder / "attributes.csv", "\n".join([texts[0][0], "".join(body for _, body in texts)]))
-    for name in FOLDERS.values():
+    for name in ("", *FOLDERS.values()):
         for leftover in (folder / name).glob(".*.tmp"):  # of a process that was killed
             leftover.unlink()
     counts = {split: sum(1 for _ in (folder / name).glob("*.jpg")) for split, name in FOLDERS.items()}
@@ -198,7 +199,8 @@ def _run(
         workers = (os.cpu_count() or 1) if len(todo) >= 8 else 1
     workers = min(workers, len(todo))
     if workers > 1:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(os.getpid(),))
         try:
             with _hidden_script():
                 jobs = [pool.submit(_chunk, place, folder, chunk, part) for part, chunk in todo.items()]

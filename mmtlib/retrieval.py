@@ -96,7 +96,10 @@ def evaluate_distances(
 
     Differs from: the authors sort for the CMC, so that ties fall as the sorting goes; without ties the two agree.
     """
-    array = distances.detach().cpu().numpy() if isinstance(distances, torch.Tensor) else np.asarray(distances)
+    if isinstance(distances, torch.Tensor):
+        distances = distances.detach().cpu()
+        distances = distances.float() if distances.dtype == torch.bfloat16 else distances  # NumPy has none
+    array = np.asarray(distances)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"distances: found shape {array.shape}, expected (Q, G) with at least one of each")
     if array.dtype not in (np.float32, np.float64):

@@ -20,7 +20,8 @@ DATA_SETTINGS = ("source", "target", "world_seed", "world_scale", "gap", "height
 
 
 def home() -> Path:
-    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the checkout around the working folder, else it."""
+    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the folder of `mmt init` or the checkout around the
+    working folder, else that itself."""
     if given := os.environ.get("MMTLIB_HOME"):
         return Path(given)
     here = Path.cwd()

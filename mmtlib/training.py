@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmtlib.config import InputError, Settings
 from mmtlib.ema import update_mean_network
+from mmtlib.epochs import not_finite
 from mmtlib.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
 PARTS = ("hard_ce", "hard_triplet", "soft_ce", "soft_triplet")
@@ -72,7 +73,7 @@ def mmt_step(
             parts["soft_triplet"] = parts["soft_triplet"] + soft_softmax_triplet(f, taught[i][0], pids)
     loss = (1 - soft_ce_weight) * parts["hard_ce"] + soft_ce_weight * parts["soft_ce"]
     loss = loss + (1 - soft_tri_weight) * parts["hard_triplet"] + soft_tri_weight * parts["soft_triplet"]
-    descend(optimizer, loss, parts)
+    descend(optimizer, loss, parts, [*networks, *means], views)
     for mean, network in zip(means, networks):
         update_mean_network(mean, network, alpha, step)
     return _record(parts, loss, [z for _, z in outputs], pids)
@@ -124,7 +125,7 @@ def co_teaching_step(
         if len(pids[easy].unique()) > 1:
             parts["hard_triplet"] = parts["hard_triplet"] + softmax_triplet(features[easy], pids[easy])
     loss = parts["hard_ce"] + parts["hard_triplet"]
-    descend(optimizer, loss, parts)
+    descend(optimizer, loss, parts, networks, views)
     return _record(parts | {"soft_ce": zero, "soft_triplet": zero}, loss, [z for _, z in outputs], pids)
 
 
@@ -166,18 +167,32 @@ def source_step(
     parts = {"hard_ce": F.cross_entropy(logits, pids, label_smoothing=label_smoothing)}
     parts["hard_triplet"] = softmax_triplet(features, pids)
     loss = parts["hard_ce"] + parts["hard_triplet"]
-    descend(optimizer, loss, parts)
+    descend(optimizer, loss, parts, [network], [source])
     return _record(parts, loss, [logits], pids)
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, parts: dict[str, Tensor]) -> None:
+def descend(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    parts: dict[str, Tensor],
+    networks: Sequence[nn.Module] = (),
+    views: Sequence[Tensor] = (),
+) -> None:
     """One optimiser step on `loss`, refused where the loss is not finite (nothing is changed then).
 
+    Args:
+        optimizer, loss, parts: What to step with, what to lower, and what it consists of.
+        networks, views: Where to look for the cause of a loss that is not finite.
+
     Raises:
-        FloatingPointError: Names the parts and their values.
+        FloatingPointError: Names the parts and their values, and the first weight or image that was not finite before.
     """
     if not torch.isfinite(loss):
         values = ", ".join(f"{name} = {float(part.detach()):g}" for name, part in parts.items())
+        state = {f"image of view {i}": view for i, view in enumerate(views, 1)}
+        state |= {f"network {i}": dict(each.named_parameters()) for i, each in enumerate(networks, 1)}
+        if cause := next(not_finite(state), None):
+            values += f"; not finite before this step: {cause}"
         raise FloatingPointError(
             f"the loss is not finite ({values}): lower the learning rate, or set precision=float32; "
             "the last checkpoint is whole, so the run goes on from there"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtlib.config import METHODS, SOURCE_SETTINGS, InputError, Settings, make_settings
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, SOURCE_SETTINGS, InputError, Settings, make_settings
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,23 @@ def impossible(cells: Sequence[Cell]) -> list[str]:
                 None
             )
     return list(found)
+
+
+def unscored(cells: Sequence[Cell]) -> list[str]:
+    """Targets without a test set, which can be adapted to but have no place in a table of scores; a line per target."""
+    from mmtlib.tasks import open_dataset
+
+    found = []
+    for target in dict.fromkeys(cell.settings.target for cell in cells):
+        if target in EMBEDDED_DOMAINS:
+            continue
+        try:
+            dataset = open_dataset(target, cells[0].settings)
+        except (InputError, OSError):
+            continue  # said already, by `impossible`
+        if not (len(dataset.query) and len(dataset.gallery)):
+            found.append(
+                f"{target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
+                "adapts to such a target"
+            )
+    return found

@@ -24,6 +24,7 @@ from mmtlib.batch.slurm import write_sbatch
 from mmtlib.config import InputError, Settings, make_settings
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.jobs import Display, Job, missing, work_off
+from mmtlib.starter import starter_files
 
 Say = Callable[[str], None]
 
@@ -95,7 +96,6 @@ def write_plan(cells: Sequence[Cell], out: Path) -> list[Job]:
     from mmtlib.scheduling import plan
     from mmtlib.tasks import home
 
-    cell_notebook(home())
     jobs = []
     for job in plan([(cell.profile, cell.settings) for cell in cells], out):
         goal = out / "cells" / _cell_name(job) / "result.json" if job.index is None else job.goal
@@ -117,23 +117,16 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
     try:
         value = read_json(file)
         return value["home"], [_job(record, out) for record in value["jobs"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, InputError) as error:
         raise InputError(
             f"{file} is not the plan of a batch ({error!r}): call `mmt batch MATRIX --out` again"
         ) from error
 
 
 def cell_notebook(data_home: Path) -> Path:
-    """The notebook of every cell, from the home of the data or from the checkout that this package lies in.
-
-    Raises:
-        InputError: There is none.
-    """
-    folders = [folder / "notebooks" for folder in (data_home, Path(__file__).parents[1])]
-    for folder in folders:
-        if (folder / "cell.ipynb").is_file():
-            return folder / "cell.ipynb"
-    raise InputError(f"no cell.ipynb in {folders[0]}: run from the checkout, or set MMTLIB_HOME to its path")
+    """The notebook of every cell: that in the home of the data, which may have been changed, else our own."""
+    name = Path("notebooks") / "cell.ipynb"
+    return next(path for path in (data_home / name, starter_files() / name) if path.is_file())
 
 
 def run_job(out: Path, number: int) -> None:
@@ -167,7 +160,8 @@ def _run_cell(job: Job, out: Path, notebook: Path) -> None:
     with FileLock(folder / ".lock"):
         if job.goal.exists():
             return
-        (folder / "error.txt").unlink(missing_ok=True)
+        for leftover in [folder / "error.txt", *folder.glob(".*.tmp")]:
+            leftover.unlink(missing_ok=True)
         try:
             execute(notebook, folder / "cell.ipynb", _parameters(job, out))
             if not (job.folder / "result.json").exists():
@@ -202,6 +196,8 @@ def _claimed(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".batch.lock", timeout=0):
+            for leftover in out.glob(".batch.json.*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink()
             yield
     except Timeout:
         raise InputError(f"another `mmt batch` is at work in {out}: see `mmt batch --status {out}`") from None

@@ -69,8 +69,7 @@ def _state(job: Job) -> str:
 def _details(job: Job, state: str) -> str:
     text = f"{job.done}/{job.epochs}"
     if state == "done":
-        score = read_json(job.goal)["mAP"]
-        text += "  no test images" if score is None else f"  mAP {score:.1f}"
+        text += f"  mAP {read_json(job.goal)['mAP']:.1f}"
     elif state == "failed":
         reason = (job.goal.parent / "error.txt").read_text(encoding="utf-8").strip().splitlines()
         text += f"  {reason[0] if reason else 'no reason given'} ({job.goal.parent / 'cell.ipynb'})"

@@ -35,7 +35,7 @@ def run_process(out: Path, number: int, environment: dict[str, str] | None = Non
         RuntimeError: It failed; the message is what it said last.
     """
     command = [sys.executable, "-m", "mmtlib", "batch", "--out", str(out), "--job", str(number)]
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     variables = os.environ | (environment or {}) | {PARENT: str(os.getpid()), "PYTHONPATH": path}
     # A session of its own: Ctrl-C reaches the queue alone, which then ends its jobs.
     process = subprocess.Popen(

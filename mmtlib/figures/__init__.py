@@ -14,7 +14,7 @@ from mmtlib.figures.curves import (
     paired_differences,
 )
 from mmtlib.figures.flows import cluster_alluvial, fate_alluvial
-from mmtlib.figures.hover import write_hover_page
+from mmtlib.figures.hover import can_hover, write_hover_page
 from mmtlib.figures.maps import umap_map, umap_panels, umap_sequence
 from mmtlib.figures.noise import (
     cause_bars,
@@ -43,6 +43,7 @@ __all__ = [
     "PALETTE",
     "animate_maps",
     "camera_pair_matrix",
+    "can_hover",
     "cause_bars",
     "cluster_alluvial",
     "contingency_heatmap",

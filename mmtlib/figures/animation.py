@@ -6,10 +6,12 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,23 +51,42 @@ def animate_maps(
     """
     maps, labels, titles = _checked(maps, labels, titles)
     low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
-    margin = 0.04 * (high - low)
+    edges = np.stack(
+        [low - 0.04 * (high - low), high + 0.04 * (high - low)]
+    )  # (2, 2) lower left, upper right
+    last = len(maps) - 1
+    moments = [(epoch, step) for epoch in range(last) for step in range(STEPS)] + [(last, 0)]
     frames, durations = [], []
-    for epoch in range(len(maps)):
-        for step in range(STEPS if epoch + 1 < len(maps) else 1):
+    for nearer, group in groupby(moments, key=lambda moment: moment[0] + (moment[1] > STEPS // 2)):
+        figure, marks = _stage(labels[nearer], titles[nearer], edges, groups, width)
+        for epoch, step in group:
             share = _ease(step / STEPS)
             points = maps[epoch] if not step else (1 - share) * maps[epoch] + share * maps[epoch + 1]
-            nearer = epoch + (step > STEPS // 2)
-            figure, ax = plt.subplots(figsize=(width / 100, width / 100), dpi=100, layout="constrained")
-            draw_points(ax, points, labels[nearer], groups)
-            if legend := ax.get_legend():
-                legend.set_loc("upper right")  # the best place would change from frame to frame
-            ax.set(title=titles[nearer], xticks=[], yticks=[], xlim=(low[0] - margin[0], high[0] + margin[0]),
-                   ylim=(low[1] - margin[1], high[1] + margin[1]))  # fmt: skip
+            for dots, members in marks:
+                dots.set_offsets(points[members])
             frames.append(_picture(figure))
             durations.append(STEP if step else HOLD)
+        plt.close(figure)
     durations[-1] = 2 * HOLD
     return write_atomic(path, _gif(frames, durations))
+
+
+def _stage(
+    labels: np.ndarray, title: str, edges: np.ndarray, groups: int, width: int
+) -> tuple[Figure, list[tuple[PathCollection, np.ndarray]]]:
+    """A figure with the colours of one epoch, laid out once, and which points each of its marks stands for."""
+    figure, ax = plt.subplots(figsize=(width / 100, width / 100), dpi=100, layout="constrained")
+    numbers = np.arange(len(labels))
+    draw_points(
+        ax, np.column_stack([numbers, numbers]), labels, groups
+    )  # each at its number, to tell them apart
+    marks = [(dots, np.asarray(dots.get_offsets())[:, 0].astype(int)) for dots in ax.collections]
+    if legend := ax.get_legend():
+        legend.set_loc("upper right")  # the best place would change from frame to frame
+    ax.set(title=title, xticks=[], yticks=[], xlim=edges[:, 0], ylim=edges[:, 1])
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure, marks
 
 
 def map_strip(
@@ -119,7 +140,6 @@ def _ease(share: float) -> float:
 def _picture(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, facecolor="white")
-    plt.close(figure)
     return Image.open(buffer).convert("RGB")
 
 

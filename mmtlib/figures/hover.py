@@ -10,6 +10,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ caption.text = `${captions[epoch]}<br>${legends[mode]}`
 """
 
 
+def can_hover() -> bool:
+    """Whether Bokeh is installed, by which `write_hover_page` draws."""
+    return find_spec("bokeh") is not None
+
+
 def write_hover_page(
     path: str | Path,
     maps: np.ndarray,
@@ -60,24 +66,29 @@ def write_hover_page(
     camids: np.ndarray,
     names: Sequence[str],
     title: str,
+    shown: np.ndarray | None = None,
 ) -> Path:
     """Write the page.
 
     Args:
         path: The HTML file.
-        maps: (E, N, 2), see `maps.umap_sequence`.
+        maps: (E, N, 2), see `maps.umap_sequence`; with `shown` (E, M, 2).
         images: uint8 (N, 3, H, W), an array or a tensor.
         clusters: Pseudo labels per epoch (E, N), −1 for images left out.
         pids: True identities (N); None where nobody knows them: then there is no choice of identity and error.
         camids: Cameras (N), 0-based as everywhere.
         names: Of the images (N), such as their file names.
         title: Of the page.
+        shown: Which images lie on the maps (M), as indices; None: all. Errors and the numbers beside the picture are
+            those of all N images.
 
     Returns:
-        The path. Of more than `LIMIT` images, a random sample is shown, always the same.
+        The path. Of more than `LIMIT` images on the maps, a random sample is shown, always the same.
 
     Raises:
         InputError: Bokeh is not installed, or the arrays differ in length.
+
+    Taught in: notebook 04.
     """
     try:
         from bokeh.embed import file_html
@@ -86,27 +97,29 @@ def write_hover_page(
         raise InputError("this page needs Bokeh, which is not installed: make install WITH=hover") from error
     maps, clusters, camids = np.asarray(maps), np.asarray(clusters), np.asarray(camids)
     images = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
-    _check(maps, images, clusters, pids, camids, names)
+    shown = np.arange(len(names)) if shown is None else np.asarray(shown)
+    _check(maps, images, clusters, pids, camids, names, shown)
     facts = [_facts(labels, pids) for labels in clusters]
     clusters = _renamed(clusters)
-    kept = np.arange(len(names))
-    if len(kept) > LIMIT:
-        kept = np.sort(np.random.default_rng(0).choice(kept, LIMIT, replace=False))
-        facts = [f"{fact} {LIMIT} of {len(names)} images are shown." for fact in facts]
-    columns = {"cluster": clusters[:, kept]}
-    fixed = {"camera": np.unique(camids, return_inverse=True)[1][kept]}
+    if len(shown) > LIMIT:
+        some = np.sort(np.random.default_rng(0).choice(len(shown), LIMIT, replace=False))
+        maps, shown = maps[:, some], shown[some]
+    if len(shown) < len(names):
+        facts = [f"{fact} {len(shown)} of {len(names)} images are shown." for fact in facts]
+    columns = {"cluster": clusters[:, shown]}
+    fixed = {"camera": np.unique(camids, return_inverse=True)[1][shown]}
     texts = {
-        "thumb": _thumbnails(images[kept]),
-        "name": [str(names[i]) for i in kept],
-        "camera_name": [f"camera {camids[i] + 1}" for i in kept],
+        "thumb": _thumbnails(images[shown]),
+        "name": [str(names[i]) for i in shown],
+        "camera_name": [f"camera {camids[i] + 1}" for i in shown],
     }
     if pids is not None:
-        columns["error"] = np.stack([_errors(labels, pids) for labels in clusters])[:, kept]
-        fixed["identity"] = np.unique(pids, return_inverse=True)[1][kept]
-        texts["identity_name"] = [str(pids[i]) for i in kept]
+        columns["error"] = np.stack([_errors(labels, pids) for labels in clusters])[:, shown]
+        fixed["identity"] = np.unique(pids, return_inverse=True)[1][shown]
+        texts["identity_name"] = [str(pids[i]) for i in shown]
         texts["error_name"] = [_ERRORS[c] for c in columns["error"][0]]
     legends = _legends(np.unique(camids), "identity" in fixed)
-    layout = _layout(maps[:, kept], columns, fixed, texts, facts, legends, title)
+    layout = _layout(maps, columns, fixed, texts, facts, legends, title)
     page = file_html(layout, INLINE, title=title)
     return write_atomic(path, page)
 
@@ -219,12 +232,15 @@ def _legends(camids: np.ndarray, truth: bool) -> dict[str, str]:
     return legends
 
 
-def _check(maps, images, clusters, pids, camids, names) -> None:
+def _check(maps, images, clusters, pids, camids, names, shown) -> None:
     epochs, count = clusters.shape if clusters.ndim == 2 else (0, 0)
     found = {"maps": maps.shape, "images": images.shape, "clusters": clusters.shape, "camids": camids.shape,
-             "names": (len(names),)} | ({} if pids is None else {"pids": np.shape(pids)})  # fmt: skip
-    fits = maps.shape == (epochs, count, 2) and len(images) == len(camids) == len(names) == count > 0
-    if not fits or images.dtype != np.uint8 or (pids is not None and len(pids) != count):
+             "names": (len(names),), "shown": shown.shape}  # fmt: skip
+    lengths = {len(images), len(camids), len(names)} | (set() if pids is None else {len(pids)})
+    inside = len(shown) and 0 <= shown.min() and shown.max() < count
+    if maps.shape != (epochs, len(shown), 2) or lengths != {count} or not inside or images.dtype != np.uint8:
+        found |= {} if pids is None else {"pids": np.shape(pids)}
         raise InputError(
-            f"{found}: expected maps (E, N, 2), images uint8 (N, 3, H, W), clusters (E, N), and N of the others"
+            f"{found}: expected maps (E, N, 2), or one place per image shown, images uint8 (N, 3, H, W), "
+            "clusters (E, N), and N of the others"
         )

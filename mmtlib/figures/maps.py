@@ -53,7 +53,7 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
 
 
 def umap_sequence(features: Sequence[np.ndarray] | np.ndarray, seed: int = 0) -> np.ndarray:
-    """Maps of the same images in successive epochs, each begun where the one before ended.
+    """Maps of the same images in successive epochs, each begun where the one before ended, and laid upon it.
 
     Args:
         features: (E, N, D), or a list of E arrays (N, D).
@@ -69,8 +69,16 @@ def umap_sequence(features: Sequence[np.ndarray] | np.ndarray, seed: int = 0) ->
         raise InputError("no epoch to draw: give the features of at least one")
     points: list[np.ndarray] = []
     for each in features:
-        points.append(umap_map(each, seed, init=points[-1] if points else None))
+        found = umap_map(each, seed, init=points[-1] if points else None)
+        points.append(_laid_upon(points[-1], found) if points else found)
     return np.stack(points)
+
+
+def _laid_upon(before: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A map (N, 2) moved and turned as a whole, as near to the one before as it goes: where it drifts means nothing."""
+    middle, aim = points.mean(axis=0), before.mean(axis=0)
+    left, _, right = np.linalg.svd((points - middle).T @ (before - aim))
+    return (points - middle) @ (left @ right) + aim
 
 
 def _umap() -> type:

@@ -68,24 +68,30 @@ def worst_merges(
     images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
 ) -> Figure:
     """The clusters with most false merges, a row each; frame and number name the person, c the camera."""
-    table = cluster_table(labels, pids).head(rows).to_dict("records")
-    groups = {
-        f"cluster {row['cluster']}\n{row['size']} images\n{row['people']} people": labels == row["cluster"]
-        for row in table
-    }
-    return image_groups(images, groups, pids, camids, columns=columns)
+    table = cluster_table(labels, pids)[["cluster", "size", "people"]].head(rows)
+    return _worst(images, table, "cluster {}\n{} images\n{} people", labels, pids, camids, columns)
 
 
 def worst_splits(
     images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
 ) -> Figure:
     """The people with most false splits, a row each; frame and number name the cluster, c the camera."""
-    table = identity_table(labels, pids).head(rows).to_dict("records")
-    groups = {
-        f"person {row['pid']}\n{row['images']} images\n{row['clusters']} clusters": pids == row["pid"]
-        for row in table
-    }
-    return image_groups(images, groups, labels, camids, columns=columns)
+    table = identity_table(labels, pids)[["pid", "images", "clusters"]].head(rows)
+    return _worst(images, table, "person {}\n{} images\n{} clusters", pids, labels, camids, columns)
+
+
+def _worst(
+    images: Any,
+    table: pd.DataFrame,
+    title: str,
+    outer: np.ndarray,
+    inner: np.ndarray,
+    camids: np.ndarray,
+    columns: int,
+) -> Figure:
+    """The groups of a table, whose first column names them by their outer label; frames by the inner label."""
+    groups = {title.format(*row): outer == row[0] for row in table.to_numpy()}
+    return image_groups(images, groups, inner, camids, columns=columns)
 
 
 def image_groups(

@@ -1,4 +1,4 @@
-"""`mmt noise`: the pseudo labels of a run, or of any images and a network, as numbers, figures and one HTML page.
+"""`mmt noise`: the pseudo labels of a run, or of any images and a network, as numbers, figures and HTML pages.
 
 Where the identities are known, the labels are measured against them; where not, what can be said without is said:
 sizes, silhouettes, cameras, and how steady the labels are from epoch to epoch.
@@ -26,7 +26,8 @@ from mmtlib.noise.subjects import Subject
 from mmtlib.noise.summary import against_truth, without_truth
 from mmtlib.pages.parts import escape, html_document, html_figure, html_table
 
-MAPPED = 2000  # images on the map: more take long and are hard to see
+MAPPED = 1500  # images on the map: more take long and are hard to see
+_FREE = "Without any truth"
 _MEASURES = {
     "nmi": "NMI (grows with the number of clusters)",
     "ari": "adjusted Rand index",
@@ -56,6 +57,8 @@ class Picture:
 def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     """Write `noise.json`, `figures/*.png` and `noise.html` (which holds all of it) into a folder.
 
+    Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
+
     Args:
         subject: The labels and what is known about their images.
         out: The folder.
@@ -65,28 +68,43 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         The page.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
-    tables = {"Without any truth": _free_table(numbers)}
+    tables = {_FREE: _free_table(numbers)}
     if subject.known is not None:
         numbers["truth"] = against_truth(subject)
         tables |= {"Against the true identities": _truth_table(numbers["truth"])}
         for kind, title in _ERRORS.items():
             tables[title] = _cause_table(numbers["truth"][kind])
     parts = dict.fromkeys(tables, "") | {name: html_table(rows) for name, rows in tables.items() if len(rows)}
+    shown = np.sort(np.random.default_rng(0).permutation(len(subject.features))[:MAPPED])
+    points = figures.umap_map(subject.features[shown])
     with mpl.rc_context():
         figures.use_style()
-        for picture in _pictures(subject, numbers):
+        for picture in _pictures(subject, numbers, shown, points):
             write_atomic(out / "figures" / f"{picture.name}.png", png(picture.figure))
             block = html_figure(picture.figure, picture.alt, picture.caption)
             parts[picture.section] = parts.get(picture.section, "") + block
+    parts[_FREE] += _explorable(subject, shown, points, out)
     note = f"<p>{escape(subject.note)}</p><p><code>{escape(command)}</code></p>"
     write_json(out / "noise.json", _json(numbers))
     page = html_document(f"Label noise: {subject.name}", [("What this is", note), *parts.items()])
     return write_atomic(out / "noise.html", page)
 
 
-def _pictures(subject: Subject, numbers: dict[str, Any]) -> Iterator[Picture]:
+def _explorable(subject: Subject, shown: np.ndarray, points: np.ndarray, out: Path) -> str:
+    """Write the map as a page to explore; what `noise.html` says of it."""
+    if not figures.can_hover():
+        return "<p>The map as a page that shows images under the pointer: <code>make install WITH=hover</code></p>"
+    pids = subject.pids if subject.known is not None and subject.known.all() else None
+    about = subject.images, subject.epochs[-1][None], pids, subject.camids, subject.names
+    figures.write_hover_page(out / "map.html", points[None], *about, title=subject.name, shown=shown)
+    return '<p><a href="map.html">The map to explore</a>, with the images under the pointer.</p>'
+
+
+def _pictures(
+    subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray
+) -> Iterator[Picture]:
     """The figures, one at a time: none is kept open."""
-    labels, free = subject.epochs[-1], "Without any truth"
+    labels, free = subject.epochs[-1], _FREE
     truth = numbers.get("truth")
     several = numbers["clusters"] > 1
     scores = silhouettes(subject.features, labels) if several else None
@@ -111,7 +129,7 @@ def _pictures(subject: Subject, numbers: dict[str, Any]) -> Iterator[Picture]:
                       "Which images stay, merge, split or move with each new clustering.")  # fmt: skip
     if truth:
         yield from _true_pictures(subject, truth)
-    yield Picture("map", free, _map(subject, wrong), "UMAP of the features, coloured in several ways.",
+    yield Picture("map", free, _map(subject, wrong, shown, points), "UMAP of the features, coloured in several ways.",
                   "A map of the features: a picture, not a measure. The numbers stand in the tables.")  # fmt: skip
 
 
@@ -148,14 +166,12 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[Picture]
                           "In brackets the 95 % interval of share / base rate.")  # fmt: skip
 
 
-def _map(subject: Subject, wrong: np.ndarray | None) -> Figure:
-    count = len(subject.features)
-    some = np.sort(np.random.default_rng(0).permutation(count)[:MAPPED])
-    labels = subject.epochs[-1]
-    panels = {"cluster": labels[some], "camera": np.char.add("c", (subject.camids[some] + 1).astype(str))}
+def _map(subject: Subject, wrong: np.ndarray | None, shown: np.ndarray, points: np.ndarray) -> Figure:
+    cameras = np.char.add("c", (subject.camids[shown] + 1).astype(str))
+    panels = {"cluster": subject.epochs[-1][shown], "camera": cameras}
     if wrong is not None:
-        panels = {"identity": subject.pids[some], **panels, "label": ~wrong[some]}
-    return figures.umap_panels(figures.umap_map(subject.features[some]), panels)
+        panels = {"identity": subject.pids[shown], **panels, "label": ~wrong[shown]}
+    return figures.umap_panels(points, panels)
 
 
 def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:

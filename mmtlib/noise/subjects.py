@@ -32,6 +32,7 @@ class Subject:
     Attributes:
         name: For headings.
         note: Where the labels come from, in a sentence.
+        names: Of the images (N): their paths in the data set.
         images: uint8 (N, 3, H, W).
         camids: Cameras (N).
         pids: True identities (N), −1 where unknown; None if all are.
@@ -42,6 +43,7 @@ class Subject:
 
     name: str
     note: str
+    names: tuple[str, ...]
     images: torch.Tensor
     camids: np.ndarray
     pids: np.ndarray | None
@@ -137,7 +139,7 @@ def _subject(
         pixels = load_images(dataset.root, train.paths, settings.height, settings.width)
     pids = train.pids if (train.pids >= 0).any() else None
     attributes = read_attributes(dataset, train.paths)
-    return Subject(dataset.name, note, pixels, train.camids, pids, attributes, features, epochs)
+    return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
 
 
 def _network(checkpoint: Path, settings: Settings) -> torch.nn.Module:

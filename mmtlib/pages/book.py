@@ -36,7 +36,7 @@ def make_book(out: Path) -> Path:
 
     Args:
         out: The folder of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
-            `solutions/notebooks`; pages, animations and pictures of `pictures/` are linked, the report is included.
+            `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
 
     Returns:
         The index page.
@@ -88,11 +88,13 @@ def _copy_extras(out: Path, new: Path) -> dict[str, str]:
         extras["report.html"] = "report: scores, figures, what was not run"
         if (out / "results.json").exists():
             shutil.copyfile(out / "results.json", new / "results.json")
-    for file in sorted((out / "pictures").glob("*")):
+    for file in sorted([*out.glob("pictures/*"), *out.glob("noise/*/*.html")]):
         if file.suffix in _EXTRAS:
-            (new / "pictures").mkdir(exist_ok=True)
-            shutil.copyfile(file, new / "pictures" / file.name)
-            extras[f"pictures/{file.name}"] = f"{file.stem.replace('_', ' ')} ({_EXTRAS[file.suffix]})"
+            path = file.relative_to(out)
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, new / path)
+            name = " ".join([*path.parent.parts[1:], file.stem]).replace("_", " ")
+            extras[path.as_posix()] = f"{name} ({_EXTRAS[file.suffix]})"
     return extras
 
 

@@ -161,7 +161,8 @@ def _bn_group(config: dict[str, Any]) -> int:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run without those that its method does not see."""
-    values = Settings().to_dict() | {k: v for k, v in config.items() if k in Settings().to_dict()}
+    values = Settings().to_dict()
+    values |= {name: value for name, value in config.items() if name in values}
     method = METHODS[values["method"]]
     if method.labels != "clusters" or method.clustering != "kmeans":
         values.pop("clusters")

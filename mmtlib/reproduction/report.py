@@ -49,6 +49,7 @@ def _sections(out: Path, runs: Sequence[FinishedRun], command: str) -> list[tupl
         ("Learning curves", _curves(runs)),
         ("Pseudo labels", _quality(runs)),
         ("Notebooks", _notebooks(out)),
+        ("Pages and animations", _pictures(out)),
         ("Not run", _missing(reproduction.not_run(out, results))),
         ("Deviations from the paper", _deviations(results)),
         ("Published results and ours", _published(results)),
@@ -159,6 +160,16 @@ def _notebooks(out: Path) -> str:
         asked = "" if copy in cells else f"<br>{escape(_heading(notebook))}"
         items.append(f"<li>{link}{state}{asked}{_recorded(_read(copy.with_suffix('.json')))}</li>")
     return f"<ul>{''.join(items)}</ul>" if items else "<p>None were run into this folder.</p>"
+
+
+def _pictures(out: Path) -> str:
+    """Links to what the notebooks wrote beside their own pages: maps to explore, animations."""
+    files = [path for path in sorted((out / "pictures").glob("*")) if path.suffix in (".html", ".gif")]
+    links = (
+        f'<li><a href="pictures/{quote(path.name)}">{escape(path.stem.replace("_", " "))}</a></li>'
+        for path in files
+    )
+    return f"<ul>{''.join(links)}</ul>" if files else ""
 
 
 def _heading(notebook: dict[str, Any]) -> str:
