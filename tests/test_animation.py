@@ -82,6 +82,19 @@ def test_a_sequence_of_maps_starts_each_where_the_last_one_ended(monkeypatch):
         maps.umap_sequence([])
 
 
+def test_a_map_is_laid_upon_the_one_before_without_bending_it(monkeypatch):
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(30, 2))
+    turn = np.array([[0.0, 1.0], [1.0, 0.0]])  # a mirror
+    second = 1.1 * first @ turn + 7 + 0.01 * rng.normal(size=first.shape)
+    results = iter((first, second))
+    monkeypatch.setattr(maps, "umap_map", lambda features, seed, init=None: next(results))
+    points = maps.umap_sequence(np.zeros((2, 30, 3)))
+    assert np.array_equal(points[0], first) and np.abs(points[1] - 1.1 * first).max() < 0.2
+    lengths = [np.linalg.norm(each[:, None] - each[None], axis=2) for each in (second, points[1])]
+    assert np.allclose(*lengths), "distances stay as they were"
+
+
 @pytest.mark.slow
 def test_maps_of_nearly_the_same_features_lie_nearly_alike():
     rng = np.random.default_rng(0)

@@ -10,33 +10,59 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
+import nbformat
 import pytest
 import yaml
 
+from mmtlib.__main__ import main
 from mmtlib.batch import runner, workers
 from mmtlib.batch.cells import Cell
 from mmtlib.batch.slurm import write_sbatch
 from mmtlib.batch.status import status
 from mmtlib.config import InputError, make_settings
+from mmtlib.experiments import pretrained
 from mmtlib.files import read_json, write_json
 from mmtlib.jobs import Job, missing, work_off
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # of a whole batch: on a busy machine, starting a kernel alone takes a minute
-SMOKE = {"profile": "smoke", "tasks": [["plaza", "station"]], "methods": ["direct", "hard"], "seeds": [1]}
-FAILING = SMOKE | {"methods": ["hard"], "set": {"lr": 1.0e30}}
+SHORT = {"source_epochs": 1, "source_iterations": 2, "iterations": 2}
+TASK = {"profile": "smoke", "tasks": [["plaza", "station"]], "seeds": [1]}
+SMOKE = TASK | {"methods": ["direct"], "set": SHORT}
+FAILING = TASK | {"methods": ["hard_single"], "set": SHORT | {"lr": 1.0e30}}
 
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "mmtlib", *map(str, arguments)]
 
 
-def mmt(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)
+class Done(NamedTuple):
+    """How a command ended and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mmt(capsys) -> Callable[..., Done]:
+    """The command line in this process: a new one needs seconds to import torch."""
+
+    def call(*arguments: object) -> Done:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as usage:
+            status = usage.code
+        return Done(status, *capsys.readouterr())
+
+    return call
 
 
 def matrix(folder: Path, *products: dict) -> Path:
@@ -295,31 +321,26 @@ def test_a_cell_whose_data_changed_after_the_plan_fails(tmp_path, monkeypatch):
         (["check-data", "{out}/nothing"], "is not a folder"),
     ],
 )
-def test_wrong_usage_ends_with_status_2(arguments, reason, tmp_path):
+def test_wrong_usage_ends_with_status_2(arguments, reason, tmp_path, mmt):
     done = mmt(*(argument.format(out=tmp_path) for argument in arguments))
-    assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
+    assert done.status == 2 and reason in done.err
 
 
-def test_check_data_prints_the_findings_and_the_tree_of_a_wrong_layout(tmp_path):
+def test_check_data_prints_the_findings_and_the_tree_of_a_wrong_layout(tmp_path, mmt):
     from test_matrix import market
 
     folder = market(tmp_path / "good ü")
     good = mmt("check-data", folder)
-    assert good.returncode == 0 and "No problems found." in good.stdout, good.stderr
+    assert good.status == 0 and "No problems found." in good.out, good.err
     (folder / "bounding_box_test" / "0091_c2s1_000001_00.jpg").unlink()
     (folder / "bounding_box_test" / "0091_c1s1_000002_00.jpg").write_text("no image")
     bad = mmt("check-data", folder)
-    assert bad.returncode == 1 and "only by the query's own camera" in bad.stdout
-    assert "0091_c1s1_000002_00.jpg: not an image" in bad.stdout
+    assert bad.status == 1 and "only by the query's own camera" in bad.out
+    assert "0091_c1s1_000002_00.jpg: not an image" in bad.out
     (tmp_path / "odd" / "query").mkdir(parents=True)
     (tmp_path / "odd" / "bounding_box_train").mkdir()
     odd = mmt("check-data", tmp_path / "odd")
-    assert (
-        odd.returncode == 2
-        and "Found:" in odd.stderr
-        and "Wanted:" in odd.stderr
-        and "list_query.txt" in odd.stderr
-    )
+    assert odd.status == 2 and all(part in odd.err for part in ("Found:", "Wanted:", "list_query.txt"))
 
 
 # Slurm
@@ -377,31 +398,30 @@ def results(out: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_a_batch_keeps_what_is_done_and_runs_the_rest(tmp_path):
-    """A cell that fails on purpose stops no other; the next call runs it alone, and one that was added."""
+def test_a_batch_keeps_what_is_done_and_runs_the_rest(tmp_path, mmt):
+    """A cell that fails on purpose stops no other; the next call runs alone what was added."""
     out = tmp_path / "batch ü {profile}"
     done = mmt("batch", matrix(tmp_path, SMOKE, FAILING), "--out", out, "--slots", 2)
-    assert done.returncode == 1, done.stderr
-    assert "3 cells, 3 to run, after 2 pre-trainings" in done.stderr
-    assert (
-        "mmt: failed: hard labels, plaza→station, seed 1, K 20, lr 1e+30: FloatingPointError" in done.stderr
-    )
-    first = results(out)
-    assert len(first) == 2 and (out / "report.html").exists()
+    assert done.status == 1, done.err
+    assert "2 cells, 2 to run, after 1 pre-trainings" in done.err
+    failures = [line for line in done.err.splitlines() if line.startswith("mmt: failed: ")]
+    assert len(failures) == 1 and "hard labels, one network, plaza→station, seed 1, K 20," in failures[0]
+    assert "lr 1e+30: FloatingPointError" in failures[0]
     failed = [file.parent for file in out.glob("cells/*/error.txt")]
     assert len(failed) == 1 and "FloatingPointError" in (failed[0] / "cell.ipynb").read_text(encoding="utf-8")
-    for name in first:
+    first = results(out)
+    assert len(first) == 1 and (out / "report.html").exists()
+    assert "2 cells: 1 done, 1 failed, 0 running, 0 waiting" in mmt("batch", "--status", out).out
+    again = mmt("batch", matrix(tmp_path, SMOKE | {"methods": ["direct", "hard_single"]}), "--out", out)
+    assert again.status == 0 and "2 cells, 1 to run, after 0 pre-trainings" in again.err, again.err
+    after = results(out)
+    assert len(after) == 2 and first.items() <= after.items()
+    for name in after:
         notebook = (out / "cells" / name / "cell.ipynb").read_text(encoding="utf-8")
         assert "data:image/png" in notebook and (out / "cells" / name / "cell.html").exists()
         result = read_json(out / "cells" / name / "result.json")
         assert {"method", "mAP", "config_hash", "seconds", "hardware"} <= set(result)
         assert name.endswith(result["config_hash"])
-    text = mmt("batch", "--status", out).stdout
-    assert "3 cells: 2 done, 1 failed, 0 running, 0 waiting" in text
-    added = SMOKE | {"methods": ["direct", "hard", "hard_single"]}
-    again = mmt("batch", matrix(tmp_path, added), "--out", out)
-    assert again.returncode == 0 and "3 cells, 1 to run, after 0 pre-trainings" in again.stderr, again.stderr
-    assert {name: results(out)[name] for name in first} == first and len(results(out)) == 3
 
 
 def family(pid: int) -> list[int]:
@@ -410,68 +430,110 @@ def family(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_killed_batch_leaves_no_process_and_loses_no_epoch(tmp_path):
+def test_a_killed_batch_leaves_no_process_and_loses_no_epoch(tmp_path, mmt):
     psutil = pytest.importorskip("psutil")
-    out, path = tmp_path / "out", matrix(tmp_path, SMOKE | {"methods": ["hard"], "set": {"epochs": 6}})
+    changes = SHORT | {"iterations": 12, "epochs": 6}
+    out, path = tmp_path / "out", matrix(tmp_path, TASK | {"methods": ["hard_single"], "set": changes})
+    pretrained(make_settings("smoke", method="hard_single", **changes), 0, out)
     process = subprocess.Popen(
         command("batch", path, "--out", out, "--slots", 1), stderr=subprocess.DEVNULL, cwd=ROOT
     )
-    wait_for(lambda: any(out.glob("cache/hard-*/checkpoint.pt")))
+    wait_for(lambda: any(out.glob("cache/hard_single-*/checkpoint.pt")))
     children = family(process.pid)
     process.kill()
     process.wait()
     assert len(children) >= 2, "a job and its kernel"
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), 60)
-    history = next(out.glob("cache/hard-*/history.jsonl"))
+    history = next(out.glob("cache/hard_single-*/history.jsonl"))
     before = [json.loads(line) for line in history.read_text().splitlines()]
     assert 1 <= len(before) < 6 and results(out) == {}
     done = mmt("batch", path, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0 and "1 cells, 1 to run, after 0 pre-trainings" in done.err, done.err
     after = [json.loads(line) for line in history.read_text().splitlines()]
     whole = len(before) - 1  # the line of an epoch is written just before its checkpoint
     assert after[:whole] == before[:whole] and len(after) == 6 and len(results(out)) == 1
 
 
+# Dask, with cells that train nothing
+
+GATED = """
+import json, os, time
+from pathlib import Path
+
+jobs = [job for job in json.loads(Path(out, "batch.json").read_text())["jobs"] if job["index"] is None]
+folder = Path(out, next(job["folder"] for job in jobs if job["settings"]["seed"] == seed))
+Path(out, f"started-{seed}-{os.getpid()}").touch()
+while not Path(out, "go").exists():
+    time.sleep(0.1)
+if seed == 3:
+    raise FloatingPointError("on purpose")
+folder.mkdir(parents=True, exist_ok=True)
+Path(folder, "result.json").write_text('{"mAP": 1.0}')
+"""
+
+
+@pytest.fixture
+def gated(tmp_path, suite_home, monkeypatch) -> tuple[Path, Path]:
+    """The matrix and the folder of a batch of three cells that wait for a file `go`; then the third one fails."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    names = ("profile", "out", "source", "target", "method", "seed", "clusters", "backbone", "overrides")
+    parameters = nbformat.v4.new_code_cell("\n".join(f"{name} = None" for name in names))
+    parameters.metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(GATED)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (home / "notebooks").mkdir(parents=True)
+    (home / "data").symlink_to(suite_home / "data")
+    nbformat.write(notebook, home / "notebooks" / "cell.ipynb")
+    monkeypatch.setenv("MMTLIB_HOME", str(home))
+    for seed in (1, 2, 3):  # the pre-trainings exist
+        for each in runner.write_plan(cells("hard_single", seed=seed), out)[:1]:
+            write_json(each.goal, {})
+    return matrix(tmp_path, TASK | {"methods": ["hard_single"], "seeds": [1, 2, 3]}), out
+
+
+def started(out: Path) -> int:
+    return len(list(out.glob("started-*")))
+
+
 @pytest.mark.slow
-def test_a_dask_cluster_survives_the_loss_of_a_worker(tmp_path):
-    """Two workers, one killed while it trains, a cell that fails on purpose; a rerun completes the rest."""
+def test_a_dask_cluster_survives_the_loss_of_a_worker(gated, capsys, monkeypatch):
+    """Two workers, one killed at work, a cell that fails on purpose: the others are done, the failed one is named."""
     distributed = pytest.importorskip("distributed")
-    out, path = tmp_path / "out", matrix(tmp_path, SMOKE, FAILING)
+    path, out = gated
+    monkeypatch.setattr(runner, "_write_report", lambda *arguments: None)  # these results hold too little
+    ended: list[int] = []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        arguments = command("batch", path, "--out", out, "--scheduler", cluster.scheduler_address)
-        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        wait_for(lambda: any(out.glob("cache/source-*/checkpoint.pt")) or process.poll() is not None)
+        arguments = ["batch", str(path), "--out", str(out), "--scheduler", cluster.scheduler_address]
+        thread = threading.Thread(target=lambda: ended.append(main(arguments)), daemon=True)
+        thread.start()
+        wait_for(lambda: started(out) == 2 or ended, 120)
         os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
-        said = process.communicate(timeout=SECONDS)[1]
-        assert process.returncode == 1 and "mmt: failed: hard labels" in said and "lr 1e+30" in said, said
-        first = results(out)
-        assert len(first) == 2
-        rest = matrix(tmp_path, SMOKE | {"methods": ["direct", "hard", "hard_single"]})
-        again = mmt("batch", rest, "--out", out, "--scheduler", cluster.scheduler_address)
-        assert again.returncode == 0 and "3 cells, 1 to run" in again.stderr, again.stderr
-        assert {name: results(out)[name] for name in first} == first and len(results(out)) == 3
+        wait_for(lambda: started(out) == 3 or ended, 120)  # on the worker that takes the lost one's place
+        (out / "go").touch()
+        thread.join(SECONDS)
+        said = capsys.readouterr().err
+        assert ended == [1] and "3 cells, 3 to run, after 0 pre-trainings" in said, said
+        failures = [line for line in said.splitlines() if line.startswith("mmt: failed: ")]
+        assert len(failures) == 1 and "seed 3" in failures[0] and "on purpose" in failures[0]
+        assert len(results(out)) == 2 and started(out) >= 5, "three cells, one lost, one tried twice"
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
-    pytest.importorskip("distributed")
-    done = mmt(
-        "batch", matrix(tmp_path, SMOKE), "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9"
-    )
-    assert done.returncode == 2 and "no Dask scheduler answers at 'tcp://127.0.0.1:9'" in done.stderr, (
-        done.stderr
-    )
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_scheduler_that_dies_ends_the_batch_with_a_message(tmp_path):
+def test_a_scheduler_that_dies_ends_the_batch_with_a_message(gated):
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    out, path = tmp_path / "out", matrix(tmp_path, SMOKE)
+    path, out = gated
     arguments = command("batch", path, "--out", out, "--scheduler", cluster.scheduler_address)
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    wait_for(lambda: any(out.glob("cache/source-*/config.json")) or process.poll() is not None)
+    wait_for(lambda: started(out) or process.poll() is not None)
     cluster.close()
     said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 1 and "failed" in said and "Traceback" not in said.splitlines()[-1], said
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_named(gated, mmt):
+    pytest.importorskip("distributed")
+    path, out = gated
+    done = mmt("batch", path, "--out", out, "--scheduler", "tcp://127.0.0.1:9")
+    assert done.status == 2 and "no Dask scheduler answers at 'tcp://127.0.0.1:9'" in done.err, done.err

@@ -51,6 +51,21 @@ def test_large_sets_are_sampled_and_the_page_says_so(tmp_path, monkeypatch):
     assert "https://" not in page.split("</head>")[0].split("<script")[0], "nothing is loaded"
 
 
+def test_some_images_on_the_maps_and_the_numbers_of_all(tmp_path, monkeypatch):
+    pytest.importorskip("bokeh")
+    given, shown, layout, drawn = world(), np.array([5, 3, 40]), hover._layout, []
+    monkeypatch.setattr(hover, "_layout", lambda *parts: drawn.extend(parts) or layout(*parts))
+    given["maps"] = given["maps"][:, shown]
+    hover.write_hover_page(tmp_path / "map.html", **given, title="map", shown=shown)
+    _, per_epoch, _, texts, facts, *_ = drawn
+    assert texts["name"] == [given["names"][i] for i in shown] and "3 of 60 images are shown" in facts[0]
+    wrong = wrong_labels(given["clusters"][0], given["pids"])[shown]
+    left_out = given["clusters"][0][shown] < 0
+    assert per_epoch["error"][0].tolist() == np.where(left_out, 2, wrong).tolist(), "judged among all images"
+    with pytest.raises(InputError, match="shown"):
+        hover.write_hover_page(tmp_path / "map.html", **given, title="map", shown=shown[:2])
+
+
 PROBE = """
 const doc = Bokeh.documents[0]
 const get = (name) => doc.get_model_by_name(name)

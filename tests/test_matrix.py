@@ -193,6 +193,21 @@ def test_folders_become_whole_paths_and_must_fit_their_use(tmp_path, monkeypatch
     assert "No data set found in" in text and "source and target are the same" in text
 
 
+def test_a_target_without_a_test_set_is_refused_in_one_line(tmp_path):
+    """It can be adapted to, but a table of scores has nothing to show for it; as a source it needs none."""
+    for name in ("labelled", "plain"):
+        (tmp_path / name).mkdir()
+        for number in range(30):
+            Image.new("RGB", (8, 16)).save(tmp_path / name / f"{number}.png")
+    table = tmp_path / "labelled" / "labels.csv"
+    lines = [f"{number}.png,{number % 5},{number % 2},train" for number in range(30)]
+    table.write_text("\n".join(["path,pid,camid,split", *lines]))
+    targets = [str(table), str(tmp_path / "plain")]
+    text = refused(tmp_path, GOOD | {"tasks": [["plaza", target] for target in targets]})
+    assert text.count("\n  - ") == text.count("has no test set") == 2 and all(t in text for t in targets)
+    assert read_matrix(write(tmp_path, GOOD | {"tasks": [[str(table), "plaza"]]}))
+
+
 def test_the_matrices_of_the_checkout():
     cells = {path.stem: read_matrix(path, check_data=False) for path in MATRICES.glob("*.yaml")}
     assert set(cells) >= {"miniature", "ablations", "paper", "phase_diagram"} and all(cells.values())

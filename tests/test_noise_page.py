@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, visit
 
 from mmtlib import figures
 from mmtlib.__main__ import main
@@ -80,8 +81,26 @@ def test_page_of_a_run(run, dataset, tmp_path) -> None:
     names = {path.stem for path in (tmp_path / "noise" / "figures").glob("*.png")}
     assert {"sizes", "silhouettes", "merges", "splits", "contingency", "map", "transitions", "fates"} <= names
     assert text.count("<img") == len(names) and text.count("alt=") == len(names)
-    assert not re.search(r"(src|href)=\"(?!data:)", text), "loads something"
+    assert not re.search(r"(src|href)=\"(?!data:|map\.html)", text), "loads something"
+    assert ("map.html" in text) == figures.can_hover() == (tmp_path / "noise" / "map.html").exists()
     assert "mmt noise --run somewhere" in text and "same upper colour" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None or not figures.can_hover(), reason="Chromium or Bokeh is not installed")
+def test_the_map_to_explore_opens_beside_the_page(run, dataset, tmp_path, flat_map) -> None:
+    page = write_noise_page(subject_of_run(run), tmp_path / "noise", "")
+    link = visit(page, "return document.querySelector('a').getAttribute('href')", tmp_path / "profile")
+    script = "const d = Bokeh.documents[0].get_model_by_name('shown').data; return [d.name.length, d.name[0]]"
+    told = visit(page.parent / link["value"], script, tmp_path / "profile")
+    assert link["errors"] == told["errors"] == told["refused"] == told["images"] == []
+    assert told["value"] == [len(dataset.train), dataset.train.paths[0]]
+
+
+def test_without_bokeh_the_page_names_the_remedy(run, tmp_path, flat_map, monkeypatch) -> None:
+    monkeypatch.setattr(figures, "can_hover", lambda: False)
+    text = write_noise_page(subject_of_run(run), tmp_path, "").read_text(encoding="utf-8")
+    assert "make install WITH=hover" in text and not (tmp_path / "map.html").exists()
 
 
 def test_images_without_labels_say_what_can_be_said(dataset, checkpoint, tmp_path, flat_map, capsys) -> None:

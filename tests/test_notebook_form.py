@@ -24,6 +24,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((FOLDER / "solutions").glob("*.ipynb"))
 NOTEBOOKS = LESSONS + SOLUTIONS
+# What figures has besides figures: maps as numbers, a page of its own.
+NO_FIGURES = {f"figures.{name}" for name in ("umap_map", "umap_sequence", "can_hover", "write_hover_page")}
 
 
 def read(path: Path) -> NotebookNode:
@@ -113,9 +115,15 @@ def complaints_parameters(path: Path, notebook: NotebookNode) -> list[str]:
     return found
 
 
+def complaints_prose(notebook: NotebookNode) -> list[str]:
+    """Six words of prose, or more, for a line of code."""
+    words, lines = len(prose(notebook).split()), sum(map(lines_of_code, code_cells(notebook)))
+    return [f"{words} words for {lines} lines of code, at least 6 a line"] if words < 6 * lines else []
+
+
 def complaints_budgets(notebook: NotebookNode) -> list[str]:
     """Code cells short, prose long enough, never more than two code cells in a row."""
-    found = []
+    found = complaints_prose(notebook)
     lengths = [lines_of_code(source) for source in code_cells(notebook)]
     if statistics.median(lengths) > 8:
         found.append(f"median code cell has {statistics.median(lengths)} lines, at most 8")
@@ -123,9 +131,6 @@ def complaints_budgets(notebook: NotebookNode) -> list[str]:
         found.append(f"more than a tenth of the code cells have over 20 lines: {sorted(lengths)[-5:]}")
     if max(lengths) > 30:
         found.append(f"a code cell has {max(lengths)} lines, at most 30")
-    words = len(prose(notebook).split())
-    if words < 6 * sum(lengths):
-        found.append(f"{words} words for {sum(lengths)} lines of code, at least 6 a line")
     kinds = "".join("c" if cell.cell_type == "code" else "m" for cell in notebook.cells)
     if "ccc" in kinds:
         found.append(f"three code cells in a row before {notebook.cells[kinds.index('ccc') + 2].id}")
@@ -182,8 +187,8 @@ def complaints_code(notebook: NotebookNode) -> list[str]:
         functions += [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         names = [ast.unparse(call.func) for call in calls]
-        drawn = [n for n in names if re.fullmatch(r"figures\.\w+|plt\.\w+", n) and n != "figures.use_style"]
-        if drawn and "figures.show" not in names:
+        drawn = [n for n in names if re.fullmatch(r"figures\.\w+|plt\.\w+", n) and n not in NO_FIGURES]
+        if drawn and not {"figures.show", "figures.show_gif"} & set(names):
             found.append(
                 f"{cell.id}: draws ({', '.join(drawn)}) and does not call figures.show in the same cell"
             )
@@ -194,7 +199,7 @@ def complaints_code(notebook: NotebookNode) -> list[str]:
                     ast.unparse(n.targets[0]): n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)
                 }
                 alt = values.get(alt.id)
-            if name == "figures.show" and (alt is None or len(ast.unparse(alt)) < 30):
+            if name in ("figures.show", "figures.show_gif") and (alt is None or len(ast.unparse(alt)) < 30):
                 found.append(f"{cell.id}: a figure without an alt text that says what it shows")
             if name in ("plt.show", "display"):
                 found.append(f"{cell.id}: {name}() shows a figure without an alt text")
@@ -268,7 +273,7 @@ def test_form_of_lessons(path):
 def test_every_lesson_has_solutions(path):
     solution = FOLDER / "solutions" / path.name
     assert solution.exists()
-    assert complaints_solution(solution, read(solution)) == []
+    assert complaints_solution(solution, read(solution)) + complaints_prose(read(solution)) == []
 
 
 def test_no_function_is_defined_twice():

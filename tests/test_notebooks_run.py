@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
+from browser import CHROMIUM, visit
 from papermill.exceptions import PapermillExecutionError
+from test_book import broken_links, hrefs
 
-from mmtlib import lessons
+from mmtlib import figures, lessons, reproduction
 from mmtlib.config import InputError
 from mmtlib.files import read_json
+from mmtlib.pages.book import make_book
 from mmtlib.scheduling import run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 FIRST = LESSONS[0]
-SECONDS = 60.0  # a smoke notebook takes about 20 s on an idle machine; a busy one tells nothing
+SECONDS = 60.0  # a smoke notebook takes less than 20 s on an idle machine; a busy one tells nothing
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +49,12 @@ def runs(out):
     return out
 
 
+@pytest.fixture(scope="module")
+def executed(runs) -> Callable[[Path], Path]:
+    """Executes a lesson for whoever asks first; the others get the same copy."""
+    return functools.cache(lambda path: lessons.execute(path, runs, {"profile": "smoke", "out": str(runs)}))
+
+
 def outputs(copy: Path) -> list:
     notebook = nbformat.read(copy, as_version=4)
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -61,8 +72,8 @@ def damaged(source: Path, folder: Path, old: str, new: str) -> Path:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
-def test_lesson_runs(path, runs):
-    copy = lessons.execute(path, runs, {"profile": "smoke", "out": str(runs)})
+def test_lesson_runs(path, runs, executed):
+    copy = executed(path)
     assert read_json(runs / "notebooks" / f"{path.stem}.json"), "the notebook recorded nothing"
     errors = [output for output in outputs(copy) if output.output_type == "error"]
     warnings = [o.text for o in outputs(copy) if o.output_type == "stream" and o.name == "stderr"]
@@ -80,6 +91,24 @@ def test_lesson_runs(path, runs):
 def test_solution_runs(path, runs):
     copy = lessons.execute(path, runs / "solutions", {"profile": "smoke", "out": str(runs)})
     assert not [output for output in outputs(copy) if output.output_type == "error"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_every_page_of_the_finished_suite_opens_without_a_network(runs, executed, tmp_path):
+    for path in LESSONS:
+        executed(path)
+    reproduction.write_report(runs, command="mmt run --profile smoke")
+    book = make_book(runs).parent
+    assert broken_links(book) == []
+    pictures = {"map_over_epochs.gif"} | ({"map_to_explore.html"} if figures.can_hover() else set())
+    assert {path.name for path in (book / "pictures").iterdir()} == pictures
+    for page in (book / "04_mutual_mean_teaching.html", book / "report.html"):
+        linked = {Path(link).name for link in hrefs(page)}
+        assert "map_to_explore.html" in linked or not figures.can_hover(), page
+    for page in sorted(book.rglob("*.html")):
+        told = visit(page, "return document.body.innerText.length", tmp_path / "profile")
+        assert told["errors"] == told["refused"] == told["images"] == [], f"{page.name}: {told}"
+        assert told["value"] > 0 or "map" in page.name, f"{page.name} is empty"  # a canvas holds no text
 
 
 def test_unknown_parameter_is_refused_before_anything_runs(out):
