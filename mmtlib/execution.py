@@ -44,7 +44,13 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
         tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
         _environment(MMTLIB_PYTHON=sys.executable),
     ):
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        quiet = ["--IPKernelApp.log_level=CRITICAL"]  # being stopped at the end is no error to report
+        config = Config(
+            {
+                "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
+                "NotebookClient": {"extra_arguments": quiet},
+            }
+        )
         try:
             papermill.execute_notebook(
                 _literal(path),
