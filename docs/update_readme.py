@@ -87,6 +87,50 @@ def noise_section() -> str:
     return "\n\n".join(["\n".join(lines), *sentences])
 
 
+SPEED = (  # benchmark, what it is, its row of ours, the row of the plain way
+    (
+        "jaccard",
+        "k-reciprocal Jaccard distance + DBSCAN",
+        "ours: Jaccard + DBSCAN",
+        "dense loops + scikit-learn",
+    ),
+    ("retrieval", "mAP + CMC from features", "ours: counting", "sorting"),
+    ("kmeans", "k-means", "ours", "scikit-learn"),
+    ("step small", "MMT steps, small network", "ours", "plain loop"),
+)
+
+
+def speed_section() -> str:
+    """Each hot path against the plain way of doing it, as `mmt bench` measured them in one run."""
+    file = max(RESULTS.glob("bench_market_*.json"), default=None)
+    if file is None:
+        return "Not run yet."
+    record = read_json(file)
+    lines = ["| | size | ours | bare matrix product | the plain way |", "|---|---|---|---|---|"]
+    for name, title, own, plain in SPEED:
+        found = record["benchmarks"][name]
+        size = ", ".join(
+            f"{key} = {value}"
+            for key, value in found["arguments"].items()
+            if key in "NQGDK" or key == "steps"
+        )
+        product = found["rows"].get("bare float32 product")
+        lines.append(
+            f"| {title} | {size} | {_cost(found['rows'][own])} | {_cost(product) if product else '–'} "
+            f"| {plain}: {_cost(found['rows'][plain])} ({found['facts']['times_faster']:.1f} ×) |"
+        )
+    hardware = record["hardware"]
+    where = f"{hardware['cores']} cores of an {hardware['gpu'] or hardware['cpu']}"
+    table = f"[table](results/{file.with_suffix('.txt').name})"
+    lines.append(f"\n`{record['command']}` on {where}; memory is what came on top of the features ({table}).")
+    return "\n".join(lines)
+
+
+def _cost(row: dict[str, float]) -> str:
+    """Seconds, and memory where it is worth a word."""
+    return f"{row['seconds']:.1f} s" + (f", {row['peak_mb']:.0f} MB" if row["peak_mb"] >= 50 else "")
+
+
 def minutes(profile: str) -> str:
     """How long a profile took, or that it was not measured."""
     file = RESULTS / f"suite_{profile}.json"
@@ -101,6 +145,7 @@ def updated(text: str) -> str:
     blocks = {
         "results": results_section(),
         "noise": noise_section(),
+        "speed": speed_section(),
         **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)},
     }
     for name, block in blocks.items():
