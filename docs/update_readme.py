@@ -120,6 +120,14 @@ def speed_section() -> str:
             f"| {plain}: {_cost(found['rows'][plain])} ({found['facts']['times_faster']:.1f} ×) |"
         )
     hardware = record["hardware"]
+    large = RESULTS / "bench_100k_jaccard.json"
+    if large.exists():
+        found = read_json(large)["benchmarks"]["jaccard"]
+        own = found["rows"]["ours: Jaccard + DBSCAN"]
+        size = ", ".join(f"{key} = {found['arguments'][key]:,}" for key in "ND")
+        lines.append(
+            f"| the first at {size} | | {own['seconds']:.0f} s, {own['peak_mb'] / 1000:.1f} GB | | not run |"
+        )
     where = f"{hardware['cores']} cores of an {hardware['gpu'] or hardware['cpu']}"
     table = f"[table](results/{file.with_suffix('.txt').name})"
     lines.append(f"\n`{record['command']}` on {where}; memory is what came on top of the features ({table}).")
