@@ -126,7 +126,7 @@ def speed_section() -> str:
         own = found["rows"]["ours: Jaccard + DBSCAN"]
         size = ", ".join(f"{key} = {found['arguments'][key]:,}" for key in "ND")
         lines.append(
-            f"| the first at {size} | | {own['seconds']:.0f} s, {own['peak_mb'] / 1000:.1f} GB | | not run |"
+            f"| the first | {size} | {own['seconds']:.0f} s, {own['peak_mb'] / 1000:.1f} GB | | not run |"
         )
     where = f"{hardware['cores']} cores of an {hardware['gpu'] or hardware['cpu']}"
     table = f"[table](results/{file.with_suffix('.txt').name})"
