@@ -110,7 +110,9 @@ def classifier_weights(features, labels) -> np.ndarray:
         InputError: labels that do not fit, all noise, gaps, or a label whose features cancel out.
     """
     points = as_features(features)
-    labels = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    if isinstance(labels, torch.Tensor):
+        labels = (labels.float() if labels.dtype == torch.bfloat16 else labels).cpu()  # NumPy has no bfloat16
+    labels = np.asarray(labels)
     if labels.shape != (len(points),) or labels.dtype.kind not in "iu":
         raise InputError(
             f"labels: found {labels.dtype} in shape {labels.shape}, expected ({len(points)},) integers"

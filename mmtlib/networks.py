@@ -227,7 +227,7 @@ def load_network(path: str | Path) -> ReIDNetwork:
             how = json.loads((file.metadata() or {})["mmtlib_network"])
             state = {name: file.get_tensor(name) for name in file.keys()}
         network = build_network(how["name"], how["num_classes"], **how["options"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{path} is not a network of save_network ({type(error).__name__}: {error}). "
             "Checkpoints of other programs are read by load_authors_checkpoint"
