@@ -124,11 +124,12 @@ def speed_section() -> str:
     hardware = record["hardware"]
     large = RESULTS / "bench_100k_jaccard.json"
     if large.exists():
-        found = read_json(large)["benchmarks"]["jaccard"]
-        own = found["rows"]["ours: Jaccard + DBSCAN"]
+        largest = read_json(large)
+        found = largest["benchmarks"]["jaccard"]
+        own, product = (found["rows"][name] for name in ("ours: Jaccard + DBSCAN", "bare float32 product"))
         size = ", ".join(f"{key} = {found['arguments'][key]:,}" for key in "ND")
         lines.append(
-            f"| the first | {size} | {own['seconds']:.0f} s, {own['peak_mb'] / 1000:.1f} GB | | not run |"
+            f"| the first, `{largest['command']}` | {size} | {_cost(own)} | {_cost(product)} | not run |"
         )
     where = f"{hardware['cores']} cores of an {hardware['gpu'] or hardware['cpu']}"
     table = f"[table](results/{file.with_suffix('.txt').name})"

@@ -20,7 +20,7 @@ def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step:
     Args:
         mean: The mean network, changed in place.
         network: The network that was just updated by the optimiser; same architecture.
-        alpha: The momentum α in [0, 1).
+        alpha: The momentum α in [0, 1].
         step: T, counted over the whole adaptation from 0.
 
     Raises:
@@ -30,7 +30,7 @@ def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step:
     Taught in: notebook 04.
     """
     if not 0 <= alpha <= 1 or step < 0:
-        raise InputError(f"alpha = {alpha}, step = {step}: expected a momentum in [0, 1) and a step from 0")
+        raise InputError(f"alpha = {alpha}, step = {step}: expected a momentum in [0, 1] and a step from 0")
     momentum = min(1 - 1 / (step + 1), alpha)
     means, parameters = list(mean.parameters()), [p.detach() for p in network.parameters()]
     if [p.shape for p in means] != [p.shape for p in parameters]:

@@ -17,7 +17,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmtlib import figures
-from mmtlib.figures.flows import fate_alluvial
 from mmtlib.figures.style import png
 from mmtlib.files import write_atomic, write_json
 from mmtlib.label_noise import wrong_labels
@@ -124,7 +123,7 @@ def _pictures(
             yield Picture("loosest", free, figure, "Images of the three clusters that fit worst.",
                           "Clusters of at least four images with the lowest silhouettes: look here first.")  # fmt: skip
     if len(subject.epochs) > 1:
-        yield Picture("fates", free, fate_alluvial(subject.epochs).figure,
+        yield Picture("fates", free, figures.fate_alluvial(subject.epochs).figure,
                       "Ribbons: what each clustering does to the images of the one before.",
                       "Which images stay, merge, split or move with each new clustering.")  # fmt: skip
     if truth:
