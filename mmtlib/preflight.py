@@ -23,7 +23,7 @@ from mmtlib.config import EMBEDDED_DOMAINS, METHODS, InputError, Settings
 from mmtlib.dataset_checks import unscorable_queries
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
-from mmtlib.tasks import census, open_dataset, scored_images
+from mmtlib.tasks import census, open_dataset
 
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
 
@@ -104,15 +104,15 @@ def check(wanted: Mapping[Path, Settings]) -> Needs:
 def estimate(settings: Settings) -> Needs:
     """What a run takes, from the size of its data, networks and batches."""
     method = METHODS[settings.method]
-    target = census(settings.target, settings).images
-    images = census(settings.source, settings).images + target + scored_images(settings.target, settings)
+    target = census(settings.target, settings)
+    images = census(settings.source, settings).images + target.images + target.scored
     pixels, batch = settings.height * settings.width, settings.num_ids * settings.num_instances
     weights, features, saved = _network(settings.backbone, settings.height, settings.width)
     means = method.networks if method.means else 0
     adapts = method.labels != "none"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     half = isinstance(autocast(settings, device), torch.autocast)
-    arrays = settings.epochs * target * (2 * method.networks * features + 8) if adapts else 0
+    arrays = settings.epochs * target.images * (2 * method.networks * features + 8) if adapts else 0
     checkpoint = 4 * weights * max(3, method.networks + means)  # of the pre-training: with Adam's two moments
     return Needs(
         images=images * pixels * 3,

@@ -43,31 +43,25 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
 
 
 class Census(NamedTuple):
-    """How much there is to train on: images, and people that are told apart."""
+    """How much there is: images to train on, people that are told apart in them, and images that are scored."""
 
     images: int
     identities: int
+    scored: int  # queries and gallery; 0: no test set
 
 
 def census(name: str, settings: Settings) -> Census:
-    """The training images of an embedded domain, which need not be drawn yet, or of a data set's folder."""
+    """Of an embedded domain, which need not be drawn yet, or of a data set's folder."""
     if name in EMBEDDED_DOMAINS:
         place = pedestrians.world(name, **_world_options(name, settings))
-        people = range(place.census.train_ids)
-        return Census(sum(1 for i in people for _ in pedestrians.pictures(place, i)), len(people))
-    train = open_dataset(name, settings).train
-    return Census(len(train), len(set(train.pids[train.pids >= 0].tolist())))
-
-
-def scored_images(name: str, settings: Settings) -> int:
-    """Queries and gallery images of an embedded domain, which need not be drawn yet, or of a data set's folder."""
-    if name in EMBEDDED_DOMAINS:
-        place = pedestrians.world(name, **_world_options(name, settings))
-        everyone = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
-        people = range(place.census.train_ids, everyone)
-        return place.census.junk + sum(1 for i in people for _ in pedestrians.pictures(place, i))
+        seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
+        pictures = [sum(1 for _ in pedestrians.pictures(place, i)) for i in range(seen)]
+        train = pictures[: place.census.train_ids]
+        return Census(sum(train), len(train), sum(pictures) - sum(train) + place.census.junk)
     dataset = open_dataset(name, settings)
-    return len(dataset.query) + len(dataset.gallery)
+    people = set(dataset.train.pids[dataset.train.pids >= 0].tolist())
+    queries, gallery = len(dataset.query), len(dataset.gallery)
+    return Census(len(dataset.train), len(people), queries + gallery if queries and gallery else 0)
 
 
 def generate_world(domain: str, settings: Settings) -> Path:

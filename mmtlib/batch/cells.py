@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, SOURCE_SETTINGS, InputError, Settings, make_settings
+from mmtlib.config import METHODS, SOURCE_SETTINGS, InputError, Settings, make_settings
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,16 @@ def essential(cell: Cell) -> Cell:
     )
 
 
-def impossible(cells: Sequence[Cell]) -> list[str]:
-    """What keeps cells from ever running, found by opening every data set once; a line per reason."""
+def impossible(cells: Sequence[Cell], *, scored: bool = False) -> list[str]:
+    """What keeps cells from ever running, found by opening every data set once.
+
+    Args:
+        cells: The cells.
+        scored: Whether each needs a score, and so a target with a test set.
+
+    Returns:
+        A line per reason.
+    """
     from mmtlib.tasks import census  # torch: a matrix can be read without
 
     counts: dict[tuple, Any] = {}
@@ -61,6 +69,11 @@ def impossible(cells: Sequence[Cell]) -> list[str]:
                     counts[key] = None
                     found[str(error)] = None
         source, target = (counts[key] for key in keys)
+        if scored and target is not None and not target.scored:
+            found[
+                f"{s.target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
+                "adapts to such a target"
+            ] = None
         if source is not None and source.identities < 2:
             found[f"{s.source} has labels of {source.identities} people: a source needs 2"] = None
         if target is not None and cell.has_clusters and s.clusters > target.images:
@@ -72,23 +85,3 @@ def impossible(cells: Sequence[Cell]) -> list[str]:
                 None
             )
     return list(found)
-
-
-def unscored(cells: Sequence[Cell]) -> list[str]:
-    """Targets without a test set, which can be adapted to but have no place in a table of scores; a line per target."""
-    from mmtlib.tasks import open_dataset
-
-    found = []
-    for target in dict.fromkeys(cell.settings.target for cell in cells):
-        if target in EMBEDDED_DOMAINS:
-            continue
-        try:
-            dataset = open_dataset(target, cells[0].settings)
-        except (InputError, OSError):
-            continue  # said already, by `impossible`
-        if not (len(dataset.query) and len(dataset.gallery)):
-            found.append(
-                f"{target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
-                "adapts to such a target"
-            )
-    return found

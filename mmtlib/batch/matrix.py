@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mmtlib.batch.cells import Cell, essential, impossible, unscored
+from mmtlib.batch.cells import Cell, essential, impossible
 from mmtlib.config import (
     EMBEDDED_DOMAINS,
     METHODS,
@@ -88,7 +88,7 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
             cells[cell] = None
     problems.where = ""
     chosen = list(dict.fromkeys(map(essential, cells)))
-    for reason in [*impossible(chosen), *unscored(chosen)] if check_data else ():
+    for reason in impossible(chosen, scored=True) if check_data else ():
         problems.add(f"impossible: {reason}")
     if problems.lines:
         count = f"{len(problems.lines)} problem{'s' if len(problems.lines) > 1 else ''}"

@@ -40,6 +40,8 @@ def contingency_heatmap(
         people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
         ax: Where to draw; None makes a figure.
     """
+    import seaborn as sns  # a second, for two figures
+
     worst = cluster_table(labels, pids)["cluster"].to_numpy()[:clusters]
     inside = np.isin(labels, worst)
     found, counts = np.unique(pids[inside], return_counts=True)
@@ -51,15 +53,14 @@ def contingency_heatmap(
     strangers = [(labels == k).sum() - n for k, n in zip(worst, table.sum(axis=0))]
     table = np.vstack([np.column_stack([table, elsewhere]), [*strangers, 0]])
     ax = new_axes(ax, height=1.6 + 0.3 * len(rows))
-    ax.imshow(np.ma.masked_equal(table, 0), cmap="cividis", aspect="auto")
-    for (i, j), count in np.ndenumerate(table):
-        dark = count < (table.min() + table.max()) / 2
-        ax.text(j, i, count or "·", ha="center", va="center", color="white" if count and dark else "black")
-    ax.axvline(len(worst) - 0.5, color="black", linewidth=1.5)
-    ax.axhline(len(rows) - 0.5, color="black", linewidth=1.5)
-    ax.set_xticks(range(len(worst) + 1), [*map(str, worst), "other"])
-    ax.set_yticks(range(len(rows) + 1), [*map(str, rows), "others"])
+    sns.heatmap(
+        table, mask=table == 0, cmap="cividis", annot=True, fmt="d", cbar=False, ax=ax,
+        xticklabels=[*worst, "other"], yticklabels=[*rows, "others"],
+    )  # fmt: skip
+    ax.axvline(len(worst), color="black", linewidth=1.5)
+    ax.axhline(len(rows), color="black", linewidth=1.5)
     ax.grid(False)
+    ax.tick_params(labelrotation=0)
     ax.set(xlabel="cluster", ylabel="person", title="Images of each person in the most mixed clusters")
     return ax
 

@@ -158,34 +158,26 @@ def camera_pair_matrix(
     """A number for each pair of cameras, such as the share of wrong merges between them.
 
     Args:
-        matrix: (C, C); NaN where there is no pair.
+        matrix: (C, C); NaN where there is no pair: that cell stays empty.
         ax: Where to draw; None makes a figure.
         label: What the numbers are.
         names: Of the cameras; None: c1, c2, …
     """
+    import seaborn as sns  # a second, for two figures
+
     matrix = np.asarray(matrix, dtype=float)
     count = len(matrix)
     names = names or [f"c{i + 1}" for i in range(count)]
     given = ax
     ax = new_axes(ax, height=4.6)
-    image = ax.imshow(matrix, cmap="cividis")
-    if count <= 10:  # more would be too small to read; the colour bar remains
-        middle = (np.nanmin(matrix) + np.nanmax(matrix)) / 2
-        form = ".0f" if np.array_equal(matrix, matrix.round(), equal_nan=True) else ".2f"
-        for (i, j), value in np.ndenumerate(matrix):
-            ax.text(
-                j,
-                i,
-                "–" if np.isnan(value) else format(value, form),
-                ha="center",
-                va="center",
-                color="white" if value < middle else "black",
-            )
-    size = 10 if count <= 10 else 8
-    ax.set_xticks(range(count), names, fontsize=size)
-    ax.set_yticks(range(count), names, fontsize=size)
+    legible = count <= 10  # else the colour bar remains
+    form = ".0f" if np.array_equal(matrix, matrix.round(), equal_nan=True) else ".2f"
+    sns.heatmap(
+        matrix, cmap="cividis", square=True, annot=legible, fmt=form, cbar_kws={"label": label}, ax=ax,
+        xticklabels=names, yticklabels=names,
+    )  # fmt: skip
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label=label)
+    ax.tick_params(labelsize=10 if legible else 8, labelrotation=0)
     if given is None:
         ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
     return ax

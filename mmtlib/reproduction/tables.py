@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from mmtlib.config import MAIN_METHODS, METHODS, PROFILES, SOURCE_SETTINGS, TASKS, InputError, make_settings
 
@@ -211,7 +211,7 @@ def _interval(differences: np.ndarray) -> dict[str, float]:
     if n < 2:
         return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
     sd = float(differences.std(ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * sd / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
