@@ -28,6 +28,9 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
         InputError: A parameter that the notebook does not have.
         papermill.exceptions.PapermillExecutionError: A cell failed.
     """
+    # Checks of web addresses, of which notebooks have none, would compile a grammar for a second at every start; None
+    # makes jsonschema do without, as where the package is not installed.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from traitlets.config import Config
 
@@ -44,11 +47,12 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
         tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
         _environment(MMTLIB_PYTHON=sys.executable),
     ):
-        quiet = ["--IPKernelApp.log_level=CRITICAL"]  # being stopped at the end is no error to report
         config = Config(
             {
                 "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
-                "NotebookClient": {"extra_arguments": quiet},
+                "NotebookClient": {
+                    "shutdown_kernel": "immediate"
+                },  # all is written; a kernel's farewell takes seconds
             }
         )
         try:

@@ -1,0 +1,67 @@
+"""How long a cell of a batch takes beyond its work: starting Python twice, loading packages, writing its page.
+
+The runs of the matrix are trained first where they are missing, by `mmt batch`; then each cell is executed again, alone.
+Its work is what the notebook's code cells take after the first one, which only imports.
+
+    python benchmarks/measure_cells.py MATRIX --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean
+
+from mmtlib.batch.runner import read_plan, run_batch
+from mmtlib.batch.workers import run_process
+from mmtlib.experiments import hardware, versions
+from mmtlib.files import read_json, write_json
+from mmtlib.tasks import home
+
+
+def work(executed: Path) -> float:
+    """Seconds of a notebook's code cells without the first."""
+    cells = [cell for cell in read_json(executed)["cells"] if cell["cell_type"] == "code"]
+    return sum(cell["metadata"]["papermill"]["duration"] for cell in cells[1:])
+
+
+def main() -> int:
+    """Time every cell of the matrix, write `results/cell_overhead.json`, say how much is overhead."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("matrix", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the batch")
+    parser.add_argument("--results", type=Path, default=home() / "results", help="folder of the result file")
+    options = parser.parse_args()
+    if run_batch(options.matrix, options.out, print):
+        return 1
+    rows = []
+    for number, job in enumerate(read_plan(options.out)[1]):
+        if job.index is not None:
+            continue
+        job.goal.unlink()
+        begun = time.monotonic()
+        run_process(options.out, number)
+        seconds, own = time.monotonic() - begun, work(job.goal.with_name("cell.ipynb"))
+        rows.append({"cell": job.title, "seconds": seconds, "work": own, "overhead": seconds - own})
+    overhead = [row["overhead"] for row in rows]
+    record = {
+        "command": f"python benchmarks/measure_cells.py {options.matrix} --out DIR",
+        "cells": rows,
+        "overhead_mean": mean(overhead),
+        "overhead_max": max(overhead),
+        "hardware": hardware(),
+        "versions": versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    file = write_json(options.results / "cell_overhead.json", record)
+    print(f"{len(rows)} cells, overhead {mean(overhead):.1f} s a cell, at most {max(overhead):.1f} s: {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
