@@ -1,7 +1,7 @@
 """How long a cell of a batch takes beyond its work: starting Python twice, loading packages, writing its page.
 
-The runs of the matrix are trained first where they are missing, by `mmt batch`; then each cell is executed again, alone.
-Its work is what the notebook's code cells take after the first one, which only imports.
+Runs of the matrix that are missing are trained first, by `mmt batch`; then each cell is executed again, alone. Its
+work is what the notebook's code cells take after the first one, which only imports.
 
     python benchmarks/measure_cells.py MATRIX --out DIR
 """
