@@ -1,9 +1,9 @@
 """How long a cell of a batch takes beyond its work: starting Python twice, loading packages, writing its page.
 
-Runs of the matrix that are missing are trained first, by `mmt batch`; then each cell is executed again, alone. Its
-work is what the notebook's code cells take after the first one, which only imports.
+Cells of the matrix that are missing are run first, as by `mmt batch`; then some are executed again, alone. Their work
+is what the notebook's code cells take after the first one, which only imports.
 
-    python benchmarks/measure_cells.py MATRIX --out DIR
+    python benchmarks/measure_cells.py matrices/miniature.yaml --out DIR [--cells 10]
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ def work(executed: Path) -> float:
 
 
 def main() -> int:
-    """Time every cell of the matrix, write `results/cell_overhead.json`, say how much is overhead."""
+    """Time some cells of the matrix, write `results/cell_overhead.json`, say how much is overhead."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("matrix", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the batch")
+    parser.add_argument("--cells", type=int, default=10, help="how many are timed, evenly over the matrix")
     parser.add_argument("--results", type=Path, default=home() / "results", help="folder of the result file")
     options = parser.parse_args()
     if run_batch(options.matrix, options.out, print):
         return 1
-    rows = []
-    for number, job in enumerate(read_plan(options.out)[1]):
-        if job.index is not None:
-            continue
+    rows, jobs = [], [each for each in enumerate(read_plan(options.out)[1]) if each[1].index is None]
+    for number, job in jobs[:: max(1, len(jobs) // options.cells)][: options.cells]:
         job.goal.unlink()
         begun = time.monotonic()
         run_process(options.out, number)
@@ -50,7 +49,7 @@ def main() -> int:
         rows.append({"cell": job.title, "seconds": seconds, "work": own, "overhead": seconds - own})
     overhead = [row["overhead"] for row in rows]
     record = {
-        "command": f"python benchmarks/measure_cells.py {options.matrix} --out DIR",
+        "command": f"python benchmarks/measure_cells.py matrices/{options.matrix.name} --out DIR",
         "cells": rows,
         "overhead_mean": mean(overhead),
         "overhead_max": max(overhead),

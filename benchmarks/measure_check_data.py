@@ -1,0 +1,87 @@
+"""How long `mmt check-data` takes to decode a data set of MSMT17's size: 126,441 JPEG files of 128 × 256 pixels.
+
+The files are links to a few drawn pedestrians, in MSMT17's layout with its published counts.
+
+    python benchmarks/measure_check_data.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from PIL import Image
+
+from mmtlib.__main__ import main as mmt
+from mmtlib.experiments import hardware, versions
+from mmtlib.files import write_json
+from mmtlib.pedestrians import render
+from mmtlib.tasks import home
+
+PARTS = {  # list → (folder, images, identities); published for MSMT17
+    "train": ("train", 30_248, 1_041),
+    "val": ("train", 2_373, 1_041),
+    "query": ("test", 11_659, 3_060),
+    "gallery": ("test", 82_161, 3_060),
+}
+CAMERAS, DRAWN = 15, 64
+
+
+def draw(root: Path) -> int:
+    """Write the data set below `root`; returns the number of its files."""
+    pictures = root / "pictures"
+    pictures.mkdir()
+    for i in range(DRAWN):
+        image = Image.fromarray(render("plaza", i, i % 5, size=(256, 128)))
+        image.save(pictures / f"{i}.jpg", quality=90)
+    count = 0
+    for part, (folder, images, people) in PARTS.items():
+        lines = []
+        for i in range(images):
+            pid = i % people
+            name = (
+                f"{pid:04d}/{pid:04d}_{part[0]}{i:06d}_{i // people % CAMERAS + 1:02d}_0303morning_0000_0.jpg"
+            )
+            place = root / "MSMT17_V1" / folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(pictures / f"{(pid * 7 + i) % DRAWN}.jpg", place)
+            lines.append(f"{name} {pid}")
+        (root / "MSMT17_V1" / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
+        count += images
+    return count
+
+
+def main() -> int:
+    """Draw, check, write `results/check_data.json`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=home() / "results", help="folder of the result file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = draw(Path(folder))
+        begun = time.monotonic()
+        status = mmt(["check-data", folder])
+        seconds = time.monotonic() - begun
+    record = {
+        "command": "python benchmarks/measure_check_data.py",
+        "files": files,
+        "exit_status": status,
+        "seconds": seconds,
+        "hardware": hardware(),
+        "versions": versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    print(
+        f"{files:,} files checked in {seconds:.0f} s: {write_json(options.results / 'check_data.json', record)}"
+    )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
