@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmtlib.batch.matrix import read_matrix
 from mmtlib.config import SEEDS, TASKS, InputError, make_settings
+from mmtlib.tasks import census
 
 MATRICES = Path(__file__).resolve().parents[1] / "matrices"
 GOOD = {"profile": "smoke", "tasks": [["plaza", "station"]], "methods": ["hard", "mmt"], "seeds": [1, 2]}
@@ -122,9 +123,15 @@ WRONG = {
     "no mapping": ([GOOD, "mmt"], ["product 2: expected a mapping", "found 'mmt'"]),
     "empty": ("", ["the file is empty"]),
     "folder": (GOOD | {"tasks": [["plaza", "nowhere"]]}, ["impossible: ", "neither an embedded domain", "nowhere"]),
-    "K": (GOOD | {"clusters": [9999]}, ["impossible: K 9999 for the", "training images of station"]),
     "world": (GOOD | {"set": {"world_scale": "huge"}}, ["impossible: ", "huge"]),
 }  # fmt: skip
+
+
+def test_k_may_be_the_number_of_images_and_no_more(tmp_path):
+    images = census("station", make_settings("smoke")).images
+    assert read_matrix(write(tmp_path, GOOD | {"clusters": [images]}))
+    said = refused(tmp_path, GOOD | {"clusters": [images + 1]})
+    assert f"impossible: K {images + 1} for the {images} training images of station" in said
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -20,7 +20,7 @@ from mmtlib.files import read_json
 from mmtlib.networks import build_network
 from mmtlib.reproduction import read_runs
 from mmtlib.scheduling import run_all
-from mmtlib.tasks import load_task
+from mmtlib.tasks import census, load_task, open_dataset
 from mmtlib.world.sample_folder import draw_sample
 
 SHORT = {
@@ -178,6 +178,14 @@ def test_imagenet_weights_are_there_or_the_way_to_get_them(backbone, monkeypatch
     preflight.check({tmp_path / "mmt-0": settings})
     (cache / name).unlink()
     preflight.check({tmp_path / "mmt-0": settings.replace(imagenet="")})
+
+
+@pytest.mark.parametrize("domain", ["plaza", "station"])
+def test_a_census_counts_what_an_embedded_domain_holds(domain):
+    settings = make_settings("smoke")
+    dataset = open_dataset(domain, settings)
+    people, scored = len(set(dataset.train.pids)), len(dataset.query) + len(dataset.gallery)
+    assert census(domain, settings) == (len(dataset.train), people, scored)
 
 
 def test_disk_is_counted_over_all_runs_and_less_what_is_there(monkeypatch, tmp_path):

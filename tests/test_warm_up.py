@@ -13,4 +13,7 @@ def test_warm_up_compiles_every_loop_of_the_package():
     loops = [v for m in modules for v in vars(m).values() if isinstance(v, Dispatcher)]
     assert len(loops) >= 10
     idle = {loop.__name__ for loop in loops if not loop.signatures}
-    assert idle == {"_insert", "_squared_distance"}  # parts of other loops
+    assert idle <= {
+        "_insert",
+        "_squared_distance",
+    }  # parts of other loops, without a life of their own in the cache
