@@ -61,7 +61,8 @@ def _paired(results: list[dict]) -> str:
     return "\n".join(["| MMT minus hard labels, paired by seed | |", "|---|---|", *rows])
 
 
-NOISE_METHODS = ("hard", "mmt_without_soft_losses", "mmt")
+LABELLED = ("hard", "mmt_without_soft_losses", "mmt")
+STEPS = (("mmt", "hard"), ("mmt", "mmt_without_soft_losses"))
 
 
 def noise_section() -> str:
@@ -71,12 +72,12 @@ def noise_section() -> str:
         return sweep.note
     rates = sorted({result["config"]["noise_rate"] for result in sweep.results})
     lines = [
-        f"| labels replaced | {' | '.join(METHODS[m].title for m in NOISE_METHODS)} |",
-        "|" + "---|" * (len(NOISE_METHODS) + 1),
+        f"| labels replaced | {' | '.join(METHODS[m].title for m in LABELLED)} |",
+        "|" + "---|" * (len(LABELLED) + 1),
     ]
     for rate in rates:
         cells = []
-        for method in NOISE_METHODS:
+        for method in LABELLED:
             scores = [
                 r["mAP"] for r in sweep.results if (r["method"], r["config"]["noise_rate"]) == (method, rate)
             ]
@@ -84,6 +85,41 @@ def noise_section() -> str:
         lines.append(f"| {rate:.0%} | {' | '.join(cells)} |")
     leads = [crossing(sweep.results, "mmt", other) for other in ("hard", "mmt_without_soft_losses")]
     sentences = [f"{lead}." for lead in leads if lead]
+    return "\n\n".join(["\n".join(lines), *sentences])
+
+
+def clusters_section() -> str:
+    """mAP for each task and K of the miniature table, and what one method gains on another at each K."""
+    table = matrix_results.read("miniature", RESULTS)
+    if not table.runs:
+        return table.note
+    adapted = [r for r in table.results if r["method"] in LABELLED]
+    scores: dict[tuple, dict[str, list[float]]] = {}
+    for r in sorted(adapted, key=lambda r: r["clusters"]):
+        scores.setdefault((reproduction.task_name(r), r["clusters"]), {}).setdefault(r["method"], []).append(
+            r["mAP"]
+        )
+    lines = [
+        f"| task | K | {' | '.join(METHODS[m].title for m in LABELLED)} |",
+        "|" + "---|" * (len(LABELLED) + 2),
+    ]
+    for task in dict.fromkeys(task for task, _ in scores):
+        for k in sorted(k for other, k in scores if other == task):
+            cells = [scores[task, k].get(m, []) for m in LABELLED]
+            shown = [
+                f"{mean(each):.1f} ± {stdev(each):.1f}" if len(each) > 1 else "not run" for each in cells
+            ]
+            lines.append(f"| {task} | {k} | {' | '.join(shown)} |")
+    found = {pair: reproduction.paired(adapted, *pair, by=("clusters", "variant")) for pair in STEPS}
+    sentences = [
+        f"{METHODS[a].title} minus {METHODS[b].title}, over all tasks: "
+        + "; ".join(
+            f"K = {row['clusters']}: {findings.difference(row)}"
+            for row in rows.dropna(subset="clusters").to_dict("records")
+        )
+        + "."
+        for (a, b), rows in found.items()
+    ]
     return "\n\n".join(["\n".join(lines), *sentences])
 
 
@@ -156,6 +192,7 @@ def updated(text: str) -> str:
     blocks = {
         "results": results_section(),
         "noise": noise_section(),
+        "clusters": clusters_section(),
         "speed": speed_section(),
         **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)},
     }
@@ -198,7 +235,7 @@ def main() -> None:
     domains().save(DOCS / "domains.png", optimize=True)
     figures.use_style()
     if sweep := matrix_results.read("phase_diagram", RESULTS).results:
-        ax = scores_against(sweep, "noise_rate", [*NOISE_METHODS, "direct"])
+        ax = scores_against(sweep, "noise_rate", [*LABELLED, "direct"])
         ax.figure.savefig(DOCS / "noise_sweep.png", dpi=150, bbox_inches="tight")
     if options.runs:
         runs = reproduction.read_runs(options.runs)
