@@ -108,10 +108,9 @@ def complaints_parameters(path: Path, notebook: NotebookNode) -> list[str]:
         found.append(
             "the code cell after the parameters does not begin the lesson under the notebook's own name"
         )
-    if "lesson.settings(" not in following + "".join(code_cells(notebook)) and "lesson.runs(" not in str(
-        notebook
-    ):
-        found.append("nothing reads the lesson's settings or runs")
+    code = "".join(code_cells(notebook))
+    if not any(f"lesson.{use}" in code for use in ("settings(", "runs(", "out)")):
+        found.append("nothing reads the lesson's settings, runs or folder")
     return found
 
 
