@@ -1,4 +1,4 @@
-"""Run the suite in a profile and measure it: minutes, and the peak memory of all its processes together.
+"""Run the suite in a profile and measure it: minutes, those of each notebook, and the peak memory of all its processes.
 
 python benchmarks/measure_suite.py --profile quick --out runs/quick
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from mmtlib.experiments import hardware, versions
-from mmtlib.files import write_json
+from mmtlib.files import read_json, write_json
 from mmtlib.tasks import home
 
 
@@ -31,7 +31,7 @@ def memory(process: psutil.Process) -> int:
 
 
 def main() -> int:
-    """Start `mmt run`, sample its memory twice a second, write `results/suite_<profile>.json`."""
+    """Start `mmt run`, sample its memory every other second, write `results/suite_<profile>.json`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +47,7 @@ def main() -> int:
     peak = 0
     while True:
         try:
-            status = running.wait(timeout=0.5)
+            status = running.wait(timeout=2)  # a look takes 50 ms from what it looks at
             break
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             peak = max(peak, memory(running))
@@ -58,6 +58,10 @@ def main() -> int:
         "exit_status": status,
         "minutes": (time.monotonic() - start) / 60,
         "peak_memory_gb": peak / 1e9,
+        "notebook_seconds": {  # several at a time
+            path.stem: read_json(path)["metadata"]["papermill"]["duration"]
+            for path in sorted((out / "notebooks").glob("*.ipynb"))
+        },
         "hardware": hardware(),
         "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
