@@ -50,9 +50,8 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
         config = Config(
             {
                 "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
-                "NotebookClient": {
-                    "shutdown_kernel": "immediate"
-                },  # all is written; a kernel's farewell takes seconds
+                # All is written by then, and a kernel's farewell takes seconds.
+                "NotebookClient": {"shutdown_kernel": "immediate"},
             }
         )
         try:
