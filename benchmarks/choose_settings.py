@@ -1,89 +1,140 @@
-"""Choose each method's learning rate on a development world and development seeds that are never reported.
+"""Choose worlds, schedules, learning rates and K on development worlds and development seeds that are never reported.
 
-The development world has world seed 7 and the network seeds are 101 and 102; reported are world seed 0 and the
-network seeds 1 to 5. Each method gets the learning rate with the best mean mAP after its last epoch there. Where that
-rate lies at an edge of the grid, the grid grows by a factor of 2 beyond it, until it does not. The choice stands in
-`mmtlib.config.METHOD_LR`, the search in `results/choose_settings.json`.
+A search is a YAML file in `benchmarks/search/`: candidates (settings, among them a world file), the tasks, worlds and network
+seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run; the record
+holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
 
-    python benchmarks/choose_settings.py [--out runs/development] [--set key=value]
+    python benchmarks/choose_settings.py benchmarks/search/worlds.yaml [--out runs/development] [--workers 2] [--collect]
+
+The record is written to results/search/<name>.json. `--collect` trains nothing and takes the runs that are finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mmtlib.config import make_settings, parse_override
-from mmtlib.experiments import hardware, versions
+import yaml
+
+from mmtlib.config import InputError, Settings, make_settings
+from mmtlib.experiments import hardware, run_folder, versions
 from mmtlib.files import write_json
 from mmtlib.scheduling import run_all
 from mmtlib.tasks import home
 
-WORLD_SEED = 7
-SEEDS = (101, 102)
-RATES = {
-    "supervised": (1e-3, 2e-3, 4e-3),
-    "hard": (1.25e-4, 2.5e-4, 5e-4),
-    "mmt_without_soft_losses": (1e-3, 2e-3, 4e-3),
-    "mmt": (1e-3, 2e-3, 4e-3),
-}
-LIMITS = (1e-4, 1e-2)
+
+def read_search(path: Path) -> dict[str, Any]:
+    """The search file, whole and on development worlds and seeds only."""
+    search = yaml.safe_load(path.read_text(encoding="utf-8"))
+    keys = {"candidates", "tasks", "world_seeds", "seeds", "methods"}
+    if not isinstance(search, dict) or set(search) - {"question"} != keys:
+        raise InputError(
+            f"{path}: expected the keys {', '.join(sorted(keys))} (and `question`), found {search!r:.200}"
+        )
+    if 0 in search["world_seeds"] or min(search["seeds"]) <= 5:
+        raise InputError(
+            f"{path}: world 0 and the seeds 1 to 5 are reported, so nothing may be chosen on them"
+        )
+    return search
 
 
-def scores(
-    cells: list[tuple[str, float]], changes: dict[str, Any], out: Path
-) -> dict[tuple[str, float], list[float]]:
-    """mAP after the last epoch for each seed, per (method, learning rate); what exists is not repeated."""
-    wanted = [
-        make_settings("quick", method=method, lr=lr, seed=seed, **{"world_seed": WORLD_SEED} | changes)
-        for method, lr in cells
-        for seed in SEEDS
-    ]
-    found = iter(folder.result["mAP"] for folder in run_all(wanted, out, profile="development"))
-    return {cell: [next(found) for _ in SEEDS] for cell in cells}
+def cells(search: dict[str, Any]) -> dict[tuple, Settings]:
+    """Every run of a search by (candidate, task, world seed, seed, method, learning rate)."""
+    found = {}
+    for name, changes in search["candidates"].items():
+        grid = itertools.product(
+            search["tasks"], search["world_seeds"], search["seeds"], search["methods"].items()
+        )
+        for (source, target), world_seed, seed, (method, rates) in grid:
+            for lr in rates or [None]:
+                options = dict(changes) | {
+                    "source": source,
+                    "target": target,
+                    "world_seed": world_seed,
+                    "seed": seed,
+                }
+                options |= {"lr": float(lr)} if lr else {}
+                settings = make_settings("quick", method=method, **options)
+                found[name, f"{source}→{target}", world_seed, seed, method, lr] = settings
+    return found
 
 
-def beyond(method: str, table: dict[tuple[str, float], list[float]]) -> list[tuple[str, float]]:
-    """The next rate outside of the grid, where a method's best rate lies at its edge."""
-    rates = sorted(lr for m, lr in table if m == method)
-    best = max(rates, key=lambda lr: mean(table[method, lr]))
-    new = {rates[0]: rates[0] / 2, rates[-1]: rates[-1] * 2}.get(best)
-    return [(method, new)] if new and LIMITS[0] <= new <= LIMITS[1] else []
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per candidate, task and method the best learning rate by mean mAP, with the share of the gap that it closes."""
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        groups[row["candidate"], row["task"], row["method"], row["lr"]].append(row)
+    best: dict[tuple, dict[str, Any]] = {}
+    for (candidate, task, method, lr), members in groups.items():
+        scores = [row["mAP"] for row in members]
+        entry = {"candidate": candidate, "task": task, "method": method, "lr": lr, "runs": len(scores)}
+        entry |= {"mAP": mean(scores), "sd": stdev(scores) if len(scores) > 1 else None}
+        for end in ("f1_first", "f1_last"):
+            known = [row[end] for row in members if row[end] is not None]
+            entry[end] = mean(known) if known else None
+        key = (candidate, task, method)
+        if key not in best or entry["mAP"] > best[key]["mAP"]:
+            best[key] = entry
+    for (candidate, task, _), entry in best.items():
+        low, high = (best.get((candidate, task, end), {}).get("mAP") for end in ("direct", "supervised"))
+        entry["share"] = (
+            (entry["mAP"] - low) / (high - low) if low is not None and high not in (None, low) else None
+        )
+    return sorted(best.values(), key=lambda e: (e["candidate"], e["task"], e["mAP"]))
 
 
 def main() -> None:
-    """Train the grid, print the table, write the result file."""
+    """Train what is missing, print the summary, write the record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("search", type=Path)
     parser.add_argument("--out", type=Path, default=home() / "runs" / "development")
-    parser.add_argument("--results", type=Path, default=home() / "results" / "choose_settings.json")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--results", type=Path, help="default: results/search/<name>.json")
+    parser.add_argument("--workers", type=int, help="processes at a time; default: as `mmt run`")
+    parser.add_argument("--collect", action="store_true", help="train nothing")
     options = parser.parse_args()
-    changes = dict(parse_override(pair) for pair in options.set)
-    table: dict[tuple[str, float], list[float]] = {}
-    wanted = [("direct", 2e-3), *((method, lr) for method, rates in RATES.items() for lr in rates)]
-    while wanted:
-        table |= scores(wanted, changes, options.out)
-        wanted = [cell for method in RATES for cell in beyond(method, table)]
-    rows = [
-        {"method": method, "lr": lr, "mAP": values, "mean": mean(values), "sd": stdev(values)}
-        for (method, lr), values in sorted(table.items())
-    ]
-    for row in rows:
-        print(f"{row['method']:26} lr {row['lr']:8.2e}   mAP {row['mean']:5.1f} ± {row['sd']:4.1f}")
-    chosen = {m: max((r for r in rows if r["method"] == m), key=lambda r: r["mean"])["lr"] for m in RATES}
-    print("chosen:", chosen)
+    search = read_search(options.search)
+    wanted = cells(search)
+    if not options.collect:
+        run_all(list(wanted.values()), options.out, profile="development", workers=options.workers)
+    rows = []
+    for (candidate, task, world_seed, seed, method, lr), settings in wanted.items():
+        folder = run_folder(settings, options.out)
+        if not (result := folder.result):
+            continue
+        quality = result["label_quality"]
+        f1 = {f"f1_{end}": (quality[end] or {}).get("pairwise_f1") for end in ("first", "last")}
+        row = {"candidate": candidate, "task": task, "world_seed": world_seed, "seed": seed, "method": method}
+        row |= {
+            "lr": lr or settings.lr,
+            "mAP": result["mAP"],
+            "by_epoch": [r["mAP"] for r in folder.history],
+            **f1,
+        }
+        rows.append(row | {"seconds": sum(result["seconds"].values()), "gpu": result["hardware"]["gpu"]})
+    table = summary(rows)
+    for e in table:
+        share = "" if e["share"] is None else f"{100 * e['share']:5.0f} %"
+        f1 = "" if e["f1_first"] is None else f"   F1 {e['f1_first']:.2f} → {e['f1_last']:.2f}"
+        spread = f" ± {e['sd']:4.1f}" if e["sd"] is not None else " " * 7
+        print(
+            f"{e['candidate']:14} {e['task']:15} {e['method']:24} lr {e['lr']:7.2e} {e['mAP']:5.1f}{spread} {share}{f1}"
+        )
+    print(f"{len(rows)} of {len(wanted)} runs")
     record = {
-        "command": "python benchmarks/choose_settings.py",
-        "changes": options.set,
-        "world_seed": WORLD_SEED,
+        "command": f"python benchmarks/choose_settings.py {options.search}",
+        "search": search,
+        "rows": rows,
     }
-    record |= {"seeds": SEEDS, "rows": rows, "chosen": chosen, "hardware": hardware(), "versions": versions()}
-    write_json(options.results, record | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    record |= {"summary": table, "hardware": hardware(), "versions": versions()}
+    results = options.results or home() / "results" / "search" / f"{options.search.stem}.json"
+    write_json(results, record | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 if __name__ == "__main__":

@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmtlib import clustering, label_noise
 from mmtlib.batches import identity_batches
 from mmtlib.config import METHODS, InputError, Settings
-from mmtlib.epochs import (
-    Checkpoints,
-    Meter,
-    Progress,
-    Stages,
-    adam,
-    augmented_view,
-    compile_in_place,
-    stream_seed,
+from mmtlib.epochs import Checkpoints, Progress, Stages, augmented_views, compile_in_place, stream_seed
+from mmtlib.evaluation import (
+    Images,
+    Task,
+    autocast,
+    camera_normalised,
+    extract,
+    measure_labels,
+    numbered,
+    score,
 )
-from mmtlib.evaluation import Images, Task, autocast, extract, measure_labels, numbered, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
-from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
+from mmtlib.training import Parts, adam, co_teaching_step, learning_rate, mmt_step, source_step, take_steps
 
 
 def pretrain(
@@ -59,7 +59,11 @@ def pretrain(
         settings.backbone,
         int(pids.max()) + 1,
         seed=stream_seed(settings.seed, "weights", index),
-        gain=settings.gain if settings.backbone == "small" else None,
+        **(
+            {"gain": settings.gain, "stem_stride": settings.stem_stride}
+            if settings.backbone == "small"
+            else {}
+        ),
         bn_group=settings.bn_group or None,
         imagenet=settings.imagenet or None,
     )
@@ -83,23 +87,21 @@ def pretrain(
             views = torch.Generator().manual_seed(stream_seed(settings.seed, "source views", index, epoch))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch)
-            meter = Meter()
-            for batch, other in zip(
-                torch.from_numpy(batches).to(device), torch.from_numpy(others).to(device)
-            ):
-                meter.add(
-                    source_step(
-                        network,
-                        optimizer,
-                        augmented_view(look, task.source.images[batch], views),
-                        labels[batch],
-                        augmented_view(look, task.target.images[other], views),
-                        label_smoothing=settings.label_smoothing,
-                        autocast=autocast(settings, device),
-                    )
-                )
+            rows = torch.from_numpy(np.stack([batches, others], axis=1)).to(device)  # (steps, 2, B)
+            sources = augmented_views(look, task.source.images, rows[:, 0], 1, views)
+            targets = augmented_views(look, task.target.images, rows[:, 1], 1, views)
+
+            def step(_: object, source: Tensor, target: Tensor, pids: Tensor) -> Parts:
+                options = {
+                    "label_smoothing": settings.label_smoothing,
+                    "autocast": autocast(settings, device),
+                }
+                return source_step(network, optimizer, source, pids, target, **options)
+
+            inputs = ((*s, *t, labels[row]) for s, t, row in zip(sources, targets, rows[:, 0]))
+            losses = take_steps(step, inputs)
         lr = learning_rate(settings, epoch)
-        history.append({"epoch": epoch + 1, "lr": lr, **meter.means(), **stages.record()})
+        history.append({"epoch": epoch + 1, "lr": lr, **losses, **stages.record()})
         checkpoints.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, history, {})
         progress("source", epoch + 1, settings.source_epochs)
     return network, history
@@ -139,6 +141,7 @@ def adapt(
     networks = list(networks[: method.networks])
     means = [copy.deepcopy(network) for network in networks] if method.means else []
     used = means or networks
+    search = {"camera_norm": method.camera_norm}
     history: list[dict] = []
     memory: dict[
         str, Any
@@ -151,7 +154,7 @@ def adapt(
             network.load_state_dict(tensors)
     if method.labels == "none":
         return used, history or [
-            {"epoch": 0, **Stages().record(), **score(settings, used[0], task.query, task.gallery)}
+            {"epoch": 0, **Stages().record(), **score(settings, used[0], task.query, task.gallery, **search)}
         ]
     compile_in_place(settings, networks + means)
     features = extract(settings, used, task.target.images)
@@ -169,7 +172,7 @@ def adapt(
         with stages("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses}
             record |= measure_labels(labels, predicted, task.target.pids)
-            record |= score(settings, used[0], task.query, task.gallery)
+            record |= score(settings, used[0], task.query, task.gallery, **search)
         history.append(record | stages.record())
         state = {"networks": [network.state_dict() for network in networks + means], "memory": memory}
         arrays = {"labels": labels.astype(np.int32), "predicted": predicted.astype(np.int32)}
@@ -200,6 +203,8 @@ def pseudo_labels(
     method = METHODS[settings.method]
     if method.labels == "identities":
         return numbered(target.pids)
+    if method.camera_norm:
+        features = [camera_normalised(each, target.camids) for each in features]
     joined = features[0] if len(features) == 1 else _join(settings, features)
     seed = stream_seed(settings.seed, "clusters", epoch)
     if method.clustering == "kmeans":
@@ -257,34 +262,23 @@ def _train_epoch(
     batches = torch.from_numpy(identity_batches(labels, target.camids, *shape, rng)).to(device)
     pids = torch.as_tensor(labels, device=device)
     generator = torch.Generator().manual_seed(stream_seed(settings.seed, "views", epoch))
-    options: dict[str, Any] = {
-        "label_smoothing": settings.label_smoothing,
-        "autocast": autocast(settings, device),
-    }
-    soft_ce = settings.soft_ce_weight if method.soft_ce == "setting" else method.soft_ce
-    soft_tri = settings.soft_triplet_weight if method.soft_triplet == "setting" else method.soft_triplet
-    keep = 1 - settings.forget_rate * min(
-        1.0, epoch / max(1, settings.epochs // 2)
-    )  # Han 2018: R(T), linear ramp
-    meter = Meter()
-    for step, batch in enumerate(batches):
-        images = target.images[batch]
-        views = [augmented_view(settings, images, generator) for _ in networks]
+    options = {"label_smoothing": settings.label_smoothing, "autocast": autocast(settings, device)}
+    if method.small_loss:
+        ramp = min(1.0, epoch / max(1, settings.epochs // 2))  # Han 2018: R(T), linear
+        options |= {"keep": 1 - settings.forget_rate * ramp}
+    else:
+        options |= {"alpha": settings.alpha, "teacher": method.teacher}
+        for name in ("soft_ce", "soft_triplet"):
+            weight = getattr(method, name)
+            weight = getattr(settings, f"{name}_weight") if weight == "setting" else weight
+            options["soft_tri_weight" if name == "soft_triplet" else "soft_ce_weight"] = weight
+
+    def step(number: int | Tensor, *inputs: Tensor) -> Parts:
+        *views, pids = inputs
         if method.small_loss:
-            parts = co_teaching_step(networks, optimizer, views, pids[batch], keep=keep, **options)
-        else:
-            parts = mmt_step(
-                networks,
-                means,
-                optimizer,
-                views,
-                pids[batch],
-                soft_ce_weight=soft_ce,
-                soft_tri_weight=soft_tri,
-                alpha=settings.alpha,
-                step=epoch * settings.iterations + step,
-                teacher=method.teacher,
-                **options,
-            )
-        meter.add(parts)
-    return meter.means()
+            return co_teaching_step(networks, optimizer, views, pids, **options)
+        return mmt_step(networks, means, optimizer, views, pids, step=number, **options)
+
+    views = augmented_views(settings, target.images, batches, len(networks), generator)
+    inputs = ((*view, pids[batch]) for view, batch in zip(views, batches))
+    return take_steps(step, inputs, epoch * settings.iterations)

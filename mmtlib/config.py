@@ -36,6 +36,8 @@ class Method:
             (0: no soft part; 1: no hard part).
         clustering: k-means with a given K, or DBSCAN on the k-reciprocal Jaccard distance.
         small_loss: Co-teaching: each network learns from the images that have a small loss in the other one.
+        camera_norm: The mean and the deviation of each camera's embeddings are taken out before clustering and search
+            (Song et al. 2025, arXiv 2502.10195): such a row knows which camera took each image.
         title: What figures and tables call it.
     """
 
@@ -48,12 +50,16 @@ class Method:
     soft_triplet: float | Literal["setting"] = "setting"
     clustering: Literal["kmeans", "dbscan"] = "kmeans"
     small_loss: bool = False
+    camera_norm: bool = False
 
 
 _PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
 
 METHODS: dict[str, Method] = {
     "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
+    "direct_camera_norm": Method(
+        "direct transfer, camera norm", labels="none", networks=1, camera_norm=True, **_PLAIN
+    ),
     "supervised": Method("supervised on target", labels="identities", networks=1, **_PLAIN),
     "hard_single": Method("hard labels, one network", networks=1, **_PLAIN),
     "hard": Method("hard labels", **_PLAIN),
@@ -100,6 +106,7 @@ class Settings:
     erasing: float = 0.0  # probability of random erasing (in adaptation)
     # networks
     backbone: str = "small"
+    stem_stride: int = 2  # of the small network's first convolution: 2 or 4
     gain: float = 3.0  # constant on the pooled feature (small network only)
     imagenet: str = ""  # weights file that initialises a ResNet-50, or "cache"; "" starts from noise
     bn_group: int = 0  # images that a batch norm sees together; 0: the whole batch
@@ -113,6 +120,7 @@ class Settings:
     source_iterations: int = 100
     source_lr: float = 3e-3
     source_warmup: int = 2  # epochs of linear warm-up from 1 % of the learning rate
+    source_decay: str = "steps"  # steps: a tenth at each milestone, as published; cosine: half a cosine to 0
     source_milestones: tuple[int, ...] = (6, 9)  # epochs at which the learning rate falls to a tenth
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
@@ -147,6 +155,8 @@ class Settings:
         _one_of("cluster_features", self.cluster_features, ("concat", "average"))
         _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
         _one_of("backbone", self.backbone, ("small", "resnet50", "ibn-resnet50"))
+        _one_of("source_decay", self.source_decay, ("steps", "cosine"))
+        self._need(self.stem_stride in (2, 4), "stem_stride", "2 or 4")
         positive = "height width gain source_epochs source_iterations source_lr epochs iterations lr min_samples k1 k2"
         for name in positive.split():
             self._need(getattr(self, name) > 0, name, "more than 0")
@@ -179,9 +189,9 @@ class Settings:
 
 # What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
 SOURCE_SETTINGS = (
-    "source target world_seed world_scale gap height width flip padding backbone gain imagenet bn_group "
-    "precision compile num_ids num_instances source_epochs source_iterations source_lr source_warmup source_milestones "
-    "weight_decay label_smoothing"
+    "source target world_seed world_scale gap height width flip padding backbone stem_stride gain imagenet bn_group "
+    "precision compile num_ids num_instances source_epochs source_iterations source_lr source_warmup source_decay "
+    "source_milestones weight_decay label_smoothing"
 ).split()
 
 TASKS = {

@@ -35,12 +35,6 @@ class Checkpoints(Protocol):
         """Keep the state after an epoch, the history so far, and the epoch's arrays."""
 
 
-def adam(networks: Sequence[nn.Module], lr: float, weight_decay: float) -> torch.optim.Adam:
-    """Adam over all trainable parameters (the neck's bias is frozen)."""
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-
-
 def compile_in_place(settings: Settings, networks: Sequence[nn.Module]) -> None:
     """Let `torch.compile` fuse the convolutional parts, where the settings ask for it (a minute at the first step).
 
@@ -54,6 +48,24 @@ def augmented_view(settings: Settings, images: Tensor, generator: torch.Generato
     """One augmented view of a uint8 batch, channels last."""
     options = {"flip": settings.flip, "padding": settings.padding, "erasing": settings.erasing}
     return augment(images, generator, **options).contiguous(memory_format=torch.channels_last)
+
+
+def augmented_views(
+    settings: Settings, images: Tensor, rows: Tensor, count: int, generator: torch.Generator
+) -> Iterator[list[Tensor]]:
+    """`count` independent views (B, 3, H, W) of each batch; eight batches at a time, since launches cost a GPU more.
+
+    Args:
+        settings: Name the augmentation.
+        images: uint8, (N, 3, H, W).
+        rows: Which images each batch holds, (steps, B).
+        count: Views per batch.
+        generator: On the CPU.
+    """
+    for block in rows.split(8):
+        chosen = images[block.flatten()]
+        views = [augmented_view(settings, chosen, generator).unflatten(0, block.shape) for _ in range(count)]
+        yield from (list(step) for step in zip(*views))
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -102,21 +114,3 @@ def not_finite(state: Any, name: str = "") -> Iterator[str]:
     elif isinstance(state, (Mapping, list, tuple)):
         for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
             yield from not_finite(value, f"{name}.{key}" if name else str(key))
-
-
-class Meter:
-    """Means of named tensors over an epoch, summed on their device (one transfer at the end)."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        """Count one step's parts."""
-        self.count += 1
-        for name, value in parts.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-
-    def means(self) -> dict[str, float]:
-        """The mean of each part over the steps so far."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}

@@ -65,22 +65,44 @@ def extract(
 
 
 def score(
-    settings: Settings, network: nn.Module, query: Images, gallery: Images, *, rerank: bool = False
+    settings: Settings,
+    network: nn.Module,
+    query: Images,
+    gallery: Images,
+    *,
+    rerank: bool = False,
+    camera_norm: bool = False,
 ) -> dict[str, Any]:
     """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances.
 
-    All are None without queries or without a gallery, as of a folder of images without labels.
+    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries or without a gallery, as of a folder of images without labels.
     """
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10"))
     features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
+    if camera_norm:
+        both = camera_normalised(np.concatenate(features), np.concatenate(ids[2:]))
+        features = [both[: len(query.pids)], both[len(query.pids) :]]
     if rerank:
         scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
     else:
         scores = retrieval.evaluate_retrieval(*features, *ids)
     ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}
     return {"mAP": 100 * float(scores.mean_ap), **ranks}
+
+
+def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
+    """Embeddings (N, D) without the mean and the deviation of their camera (N), unit rows again.
+
+    Song et al. 2025, "Exploring the camera bias of person re-identification" (arXiv 2502.10195). A camera with a single
+    image loses that image: its row becomes zero.
+    """
+    out = np.empty_like(features)
+    for camera in np.unique(camids):
+        rows = features[camids == camera]
+        out[camids == camera] = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
 def numbered(pids: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ authors' own class exactly and therefore has no copy here.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,43 +40,82 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, teacher_logits.detach().softmax(dim=1))
 
 
-def softmax_triplet(features: Tensor, pids: Tensor) -> Tensor:
+class Mined(NamedTuple):
+    """Batch-hard triplets: for each anchor the farthest image of its identity and the nearest of another one."""
+
+    distances: Tensor  # (B, 2): d(i, p) and d(i, n), with gradient
+    positives: Tensor  # (B): p of each anchor
+    negatives: Tensor  # (B): n
+
+
+def batch_hard(features: Tensor, pids: Tensor) -> Mined:
+    """Mine the triplets of a batch once; both triplet losses take them.
+
+    Args:
+        features: (B, D), before normalisation.
+        pids: Identities or pseudo labels, (B); at least two different ones. An image that is alone is its own positive.
+
+    Raises:
+        InputError: Shapes that do not fit, or one identity only. On a GPU, where asking would wait for it, the distances
+            are then NaN, and so is the loss.
+    """
+    if features.ndim != 2 or pids.shape != features.shape[:1]:
+        raise InputError(
+            f"features are {tuple(features.shape)}, pids {tuple(pids.shape)}: expected (B, D) and (B)"
+        )
+    same = pids[:, None] == pids[None, :]
+    if not pids.is_cuda and bool(same.all()):
+        raise InputError(
+            f"a triplet loss needs at least 2 identities in a batch, and this batch of {len(pids)} images holds one: "
+            "draw more identities per batch or make more clusters"
+        )
+    distances = pairwise_distances(features)
+    mined = distances.detach()
+    positives = mined.masked_fill(~same, -torch.inf).argmax(dim=1)
+    negatives = mined.masked_fill(same, torch.inf).argmin(dim=1)
+    pairs = _gather(distances, positives, negatives)
+    return Mined(pairs.masked_fill(same.all(), torch.nan) if pids.is_cuda else pairs, positives, negatives)
+
+
+def softmax_triplet(features: Tensor, pids: Tensor, mined: Mined | None = None) -> Tensor:
     """Softmax-triplet loss with batch-hard mining and hard labels (paper, equations 4 and 8 with target 1).
 
     T_i = exp d(i,n) / (exp d(i,p) + exp d(i,n)),  L = −(1/B) Σ_i log T_i, where p is the farthest image of the
     same identity (the anchor itself when it is alone), n the nearest of another one, d the Euclidean distance.
 
     Args:
-        features: (B, D), before normalisation.
-        pids: Identities or pseudo labels, (B); at least two different ones.
+        features, pids: As in `batch_hard`.
+        mined: `batch_hard(features, pids)`, where it is known already.
 
     Returns:
         The mean over the batch, a scalar.
 
     Raises:
-        InputError: The batch holds one identity only, so that no negative exists; shapes that do not fit.
+        InputError: As `batch_hard`.
 
     Taught in: notebook 03.
     """
-    return -torch.log_softmax(_triplet_distances(features, *_mine(features, pids)), dim=1)[:, 1].mean()
+    distances = (mined or batch_hard(features, pids)).distances
+    return -torch.log_softmax(distances, dim=1)[:, 1].mean()
 
 
-def soft_softmax_triplet(features: Tensor, teacher_features: Tensor, pids: Tensor) -> Tensor:
+def soft_softmax_triplet(
+    features: Tensor, teacher_features: Tensor, pids: Tensor, mined: Mined | None = None
+) -> Tensor:
     """Softmax-triplet loss with the teacher's own T_i in place of the target 1 (paper, equation 8).
 
     L = −(1/B) Σ_i [T'_i log T_i + (1 − T'_i) log(1 − T_i)]. The triplets are mined on the student's features;
     T'_i comes from the teacher's distances over the same triplets.
 
     Args:
-        features: The student's features, (B, D).
+        features, pids, mined: As in `softmax_triplet`.
         teacher_features: The teacher's features of the same images, (B, D); no gradient flows to them.
-        pids: Identities or pseudo labels, (B); at least two different ones.
 
     Returns:
         The mean over the batch, a scalar.
 
     Raises:
-        InputError: The batch holds one identity only; shapes that do not fit.
+        InputError: As `batch_hard`.
 
     Taught in: notebook 03.
     """
@@ -82,14 +123,14 @@ def soft_softmax_triplet(features: Tensor, teacher_features: Tensor, pids: Tenso
         raise InputError(
             f"the teacher's features are {tuple(teacher_features.shape)}: expected (B, D) for pids {tuple(pids.shape)}"
         )
-    mined = _mine(features, pids)
-    target = _triplet_distances(teacher_features.detach(), *mined).softmax(dim=1)
-    return F.cross_entropy(_triplet_distances(features, *mined), target)
+    mined = mined or batch_hard(features, pids)
+    theirs = _gather(pairwise_distances(teacher_features.detach()), mined.positives, mined.negatives)
+    return F.cross_entropy(mined.distances, theirs.softmax(dim=1))
 
 
 def triplet_targets(features: Tensor, pids: Tensor) -> Tensor:
     """T_i of every image as an anchor, with batch-hard mining on these same features: (B) in (0, 1)."""
-    return _triplet_distances(features, *_mine(features, pids)).softmax(dim=1)[:, 1]
+    return batch_hard(features, pids).distances.softmax(dim=1)[:, 1]
 
 
 def pairwise_distances(features: Tensor) -> Tensor:
@@ -105,28 +146,6 @@ def pairwise_distances(features: Tensor) -> Tensor:
         return (squares[:, None] + squares[None, :] - 2 * products).clamp(min=1e-12).sqrt()
 
 
-def _mine(features: Tensor, pids: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch-hard mining: indices (B) of the farthest positive and of the nearest negative."""
-    if features.ndim != 2 or pids.shape != features.shape[:1]:
-        raise InputError(
-            f"features are {tuple(features.shape)}, pids {tuple(pids.shape)}: expected (B, D) and (B)"
-        )
-    same = pids[:, None] == pids[None, :]
-    if bool(same.all()):
-        raise InputError(
-            f"a triplet loss needs at least 2 identities in a batch, and this batch of {len(pids)} images holds one: "
-            "draw more identities per batch or make more clusters"
-        )
-    with torch.no_grad():
-        distances = pairwise_distances(features)
-        positives = distances.masked_fill(~same, -torch.inf).argmax(dim=1)
-        negatives = distances.masked_fill(same, torch.inf).argmin(dim=1)
-    return positives, negatives
-
-
-def _triplet_distances(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+def _gather(distances: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """d(i,p) and d(i,n) as columns, (B, 2)."""
-    distances = pairwise_distances(features)
-    return torch.stack([distances.gather(1, positives[:, None]), distances.gather(1, negatives[:, None])], 1)[
-        ..., 0
-    ]
+    return distances.gather(1, torch.stack([positives, negatives], dim=1))

@@ -20,7 +20,7 @@ from mmtlib.bench.plain_loop import mean_networks, plain_adam, plain_step
 from mmtlib.bench.suite import run
 from mmtlib.clustering import dbscan_eps, dbscan_labels
 from mmtlib.config import InputError
-from mmtlib.epochs import adam
+from mmtlib.training import adam
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.retrieval import evaluate_retrieval

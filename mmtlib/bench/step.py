@@ -16,10 +16,10 @@ from mmtlib.batches import load_images
 from mmtlib.bench import plain_loop
 from mmtlib.bench.harness import DEVICE, Benchmark, Size, available_bytes, measure
 from mmtlib.config import Settings
-from mmtlib.epochs import adam, augmented_view
+from mmtlib.epochs import augmented_view
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
-from mmtlib.training import mmt_step
+from mmtlib.training import adam, mmt_step
 
 CLASSES = 500
 RESNET_BYTES = 10e9  # of a plain ResNet-50 step in float32 with 64 images: measured

@@ -5,7 +5,10 @@ Taught in: notebook 00.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -111,6 +114,80 @@ SCALES: dict[str, dict[str, Census]] = {
                "station": Census(702, 702, 408, 0, 8, (2, 4), 15, 1.0),
                "city": Census(1041, 3060, 0, 0, 15, (2, 6), 16, 0.96)},
 }  # fmt: skip
+
+
+class Scale(NamedTuple):
+    """What a scale makes of one domain: its name (for folders), its census, and dials that depart from the domain's."""
+
+    name: str
+    census: Census
+    dials: dict[str, float]  # `gap` among them, if the scale sets it
+
+
+def domain_scale(scale: str, domain: str) -> Scale:
+    """A scale by its name, or by a file of one's own.
+
+    Args:
+        scale: One of `SCALES`, or a JSON file such as
+            `{"station": {"census": {"train_ids": 80}, "dials": {"gap": 0.7, "lookalikes": 0.1}}}`; what it leaves out
+            is that of `small`.
+        domain: "plaza", "station" or "city".
+
+    Raises:
+        InputError: Unknown scale, a file that is no such JSON, or a census that cannot be served.
+    """
+    if not scale.endswith(".json"):
+        if scale not in SCALES:
+            raise InputError(
+                f"unknown scale {scale!r}; the embedded world has {', '.join(SCALES)}, or give a .json file"
+            )
+        return Scale(scale, SCALES[scale][domain], {})
+    try:
+        text = Path(scale).read_text(encoding="utf-8")
+        given = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scale {scale}: expected a JSON file with a census per domain ({error})") from error
+    parts = given.get(domain, {}) if isinstance(given, dict) else None
+    if not isinstance(parts, dict) or set(given) - set(DOMAINS) or set(parts) - {"census", "dials"}:
+        raise InputError(
+            f"scale {scale}: expected domains ({', '.join(DOMAINS)}), each with `census` and `dials`; found {text[:80]!r}"
+        )
+    changes, dials = parts.get("census", {}), parts.get("dials", {})
+    if not (isinstance(changes, dict) and isinstance(dials, dict)) or set(changes) - set(Census._fields):
+        raise InputError(
+            f"scale {scale}, {domain}: a census has the fields {', '.join(Census._fields)}; found {changes!r}"
+        )
+    name = f"{Path(scale).stem}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    return Scale(
+        name, _checked(SCALES["small"][domain]._replace(**changes), f"scale {scale}, {domain}"), dials
+    )
+
+
+def _checked(census: Census, where: str) -> Census:
+    """A census that can be drawn and scored, or a refusal."""
+
+    def whole(value: object, least: int) -> bool:
+        return type(value) is int and value >= least
+
+    needs = {
+        "train_ids, test_ids": whole(census.train_ids, 2) and whole(census.test_ids, 2),
+        "distractor_ids, junk": whole(census.distractor_ids, 0) and whole(census.junk, 0),
+        "cameras": whole(census.cameras, 2),
+        "seen": isinstance(census.seen, tuple)
+        and len(census.seen) == 2
+        and all(whole(n, 2) for n in census.seen),
+        "most": whole(census.most, 1),
+        "decay": isinstance(census.decay, (int, float)) and 0 < census.decay <= 2,
+    }
+    if all(needs.values()):
+        needs["seen"] = census.seen[0] <= census.seen[1] <= census.cameras
+    if wrong := [name for name, fine in needs.items() if not fine]:
+        raise InputError(
+            f"{where}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at least 2 identities "
+            "to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at most 2)"
+        )
+    return census
 
 
 def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> Knobs:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from mmtlib.config import InputError
-from mmtlib.world.knobs import SCALES, Census, Knobs, domain_knobs
+from mmtlib.world.knobs import DOMAINS, Census, Knobs, domain_knobs, domain_scale
 from mmtlib.world.photography import Camera, cameras, take
 from mmtlib.world.population import OCCLUDERS, VIEWS, Person, Shot, generator, person, shot, visits
 
@@ -45,9 +45,11 @@ class World:
 def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale: str = "small",
           gap: float | None = None, **knobs: float) -> World:  # fmt: skip
     """Describe a domain without drawing it; the arguments are those of `generate`."""
-    dials = domain_knobs(domain, gap, **knobs)
-    if scale not in SCALES:
-        raise InputError(f"unknown scale {scale!r}; the embedded world has {', '.join(SCALES)}")
+    if domain not in DOMAINS:
+        raise InputError(f"unknown domain {domain!r}; the embedded world has {', '.join(DOMAINS)}")
+    scale, census, own = domain_scale(scale, domain)
+    given = {**own, **({} if gap is None else {"gap": gap}), **knobs}
+    dials = domain_knobs(domain, **given)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed={seed!r} must be a whole number of at least 0")
     good = (
@@ -59,7 +61,6 @@ def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale
         raise InputError(
             f"size={size!r} must be (height, width) in 16 to 1024 pixels, height 1 to 4 times the width"
         )
-    census = SCALES[scale][domain]
     return World(
         domain, int(seed), tuple(size), scale, dials, census, _cameras(domain, census.cameras, seed, dials)
     )
