@@ -17,10 +17,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmtlib.config import make_settings, parse_override
-from mmtlib.experiments import hardware, versions
+from mmtlib.data.tasks import home
 from mmtlib.files import write_json
-from mmtlib.scheduling import run_all
-from mmtlib.tasks import home
+from mmtlib.runs.parallel import run_all
+from mmtlib.runs.run import hardware, versions
 
 WORLD_SEED = 7
 SEEDS = (101, 102)

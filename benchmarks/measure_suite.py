@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from mmtlib.experiments import hardware, versions
+from mmtlib.data.tasks import home
 from mmtlib.files import read_json, write_json
-from mmtlib.tasks import home
+from mmtlib.runs.run import hardware, versions
 
 
 def memory(process: psutil.Process) -> int:

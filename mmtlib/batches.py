@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmtlib.config import InputError
-from mmtlib.image_files import read_image, shown, some
+from mmtlib import InputError
+from mmtlib.data.images import read_image, shown, some
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtlib import label_noise, retrieval
+from mmtlib import retrieval
 from mmtlib.batches import normalise
 from mmtlib.config import Settings
+from mmtlib.noise import measures
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def measure_labels(labels: np.ndarray, predicted: np.ndarray, pids: np.ndarray) 
         return {}
     labels, predicted, pids = labels[known], predicted[known], pids[known]
     return {
-        "label_quality": label_noise.label_quality(labels, pids),
-        "memorisation": label_noise.memorisation(predicted, labels, pids),
+        "label_quality": measures.label_quality(labels, pids),
+        "memorisation": measures.memorisation(predicted, labels, pids),
     }
 
 

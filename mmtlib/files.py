@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.precision import float32_products
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtlib.config import InputError, Settings
+from mmtlib import InputError
+from mmtlib.config import Settings
 from mmtlib.ema import update_mean_network
 from mmtlib.epochs import not_finite
 from mmtlib.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet

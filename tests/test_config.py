@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from mmtlib.config import METHODS, PROFILES, InputError, Settings, config_hash, make_settings, parse_override
+from mmtlib import InputError
+from mmtlib.config import METHODS, PROFILES, Settings, config_hash, make_settings, parse_override
 
 
 def test_the_contract_s_methods_and_profiles_exist() -> None:

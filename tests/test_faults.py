@@ -1,6 +1,6 @@
 """Faults that happen: full disks, read-only folders, wrong clocks, damaged files, several processes, infinities.
 
-Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_experiments.py` has two of them at fixed ones.
+Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_runs.py` has two of them at fixed ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmtlib import epochs, experiments
+from mmtlib import InputError, epochs
 from mmtlib.__main__ import main
-from mmtlib.config import InputError, Settings, make_settings
-from mmtlib.experiments import RunFolder, run, run_folder
+from mmtlib.config import Settings, make_settings
 from mmtlib.files import read_json, write_atomic
 from mmtlib.networks import build_network
+from mmtlib.runs.run import RunFolder, pretrained, run, run_folder
 from mmtlib.training import mmt_step, source_step
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -126,7 +126,7 @@ def test_a_limit_of_the_system_ends_in_status_1_and_the_run_goes_on(undisturbed,
 
 
 def test_a_world_on_a_full_disk_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    from mmtlib.pedestrians import generate
+    from mmtlib.world import generate
 
     whole = generate("plaza", tmp_path / "a", scale="tiny", size=(32, 16), workers=1)
     rename, count = os.replace, []
@@ -240,10 +240,10 @@ def test_a_clock_that_is_set_back_changes_nothing(undisturbed, tmp_path, monkeyp
         def now(cls, zone=None):
             return datetime(1971, 1, 1, tzinfo=UTC)
 
-    source = experiments.pretrained(tiny(), 0, tmp_path).path  # made "today", used in 1971
+    source = pretrained(tiny(), 0, tmp_path).path  # made "today", used in 1971
     ticks = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
-    monkeypatch.setattr(experiments, "datetime", Clock)
+    monkeypatch.setattr("mmtlib.runs.run.datetime", Clock)
     os.utime(source / "result.json", (4e9, 4e9))
     folder = run(tiny(), tmp_path)
     assert content(folder) == content(undisturbed)
@@ -279,7 +279,7 @@ def test_two_processes_that_ask_for_one_run_share_it(undisturbed, tmp_path):
 
 def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
     code = (
-        "import sys; from mmtlib import pedestrians as p; draw, n = p._chunk, []\n"
+        "import sys; from mmtlib.world import generation as p; draw, n = p._chunk, []\n"
         "p._chunk = lambda *a: (n.append(1), draw(*a))[1]\n"
         "p.generate('plaza', sys.argv[1], scale='tiny', size=(32, 16), workers=1); print(len(n))"
     )
@@ -287,7 +287,7 @@ def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) for _ in range(4)]
     drawn = sorted(int(process.communicate(timeout=300)[0]) for process in processes)
     assert drawn[:3] == [0, 0, 0] and drawn[3] > 0
-    from mmtlib.pedestrians import generate
+    from mmtlib.world import generate
 
     alone = generate("plaza", tmp_path / "one", scale="tiny", size=(32, 16), workers=1)
     assert digests(tmp_path / "four" / alone.name) == digests(alone)
@@ -295,7 +295,7 @@ def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
 
 def test_drawing_processes_end_with_the_one_that_started_them(tmp_path):
     psutil = pytest.importorskip("psutil")
-    code = "import sys; from mmtlib.pedestrians import generate; generate('city', sys.argv[1], workers=2)"
+    code = "import sys; from mmtlib.world import generate; generate('city', sys.argv[1], workers=2)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
     try:
         end = time.monotonic() + 120

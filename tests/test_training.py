@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmtlib.config import InputError, make_settings
+from mmtlib import InputError
+from mmtlib.config import make_settings
 from mmtlib.ema import update_mean_network
 from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
 

@@ -9,16 +9,10 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from mmtlib.label_noise import (
-    label_flow,
-    label_quality,
-    noise_transitions,
-    with_singletons,
-    wrong_labels,
-)
 from mmtlib.noise import causes
 from mmtlib.noise.clusters import cluster_table, identity_table, silhouettes
-from mmtlib.noise.subjects import Subject
+from mmtlib.noise.measures import label_flow, label_quality, noise_transitions, with_singletons, wrong_labels
+from mmtlib.pages.subjects import Subject
 
 
 def without_truth(subject: Subject) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 
 DOMAINS = ("plaza", "station", "city")
 DEFAULT_GAP = {"plaza": 0.0, "station": 0.5, "city": 0.6}
