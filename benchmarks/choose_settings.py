@@ -17,10 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmtlib.config import make_settings, parse_override
-from mmtlib.data.tasks import home
-from mmtlib.files import write_json
+from mmtlib.files import home, write_json
 from mmtlib.runs.parallel import run_all
-from mmtlib.runs.run import hardware, versions
+from mmtlib.runs.provenance import hardware, versions
 
 WORLD_SEED = 7
 SEEDS = (101, 102)

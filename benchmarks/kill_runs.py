@@ -27,9 +27,9 @@ from typing import Any
 
 import psutil
 
-from mmtlib.data.tasks import home
-from mmtlib.files import read_lines, write_json
-from mmtlib.runs.run import RunFolder, hardware, versions
+from mmtlib.files import home, read_lines, write_json
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.provenance import hardware, versions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {

@@ -18,9 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmtlib.__main__ import main as mmt
-from mmtlib.data.tasks import home
-from mmtlib.files import write_json
-from mmtlib.runs.run import hardware, versions
+from mmtlib.files import home, write_json
+from mmtlib.runs.provenance import hardware, versions
 from mmtlib.world import render
 
 PARTS = {  # list → (folder, images, identities); published for MSMT17

@@ -164,7 +164,7 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
 def _run(options: argparse.Namespace) -> int:
     make_settings(options.profile)  # refuses an unknown profile before anything else is imported
     from mmtlib.course import lessons
-    from mmtlib.data.tasks import home
+    from mmtlib.files import home
     from mmtlib.pages.report import write_report
     from mmtlib.runs.parallel import run_all
 
@@ -204,7 +204,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     settings = make_settings(options.profile, **_overrides(options.set))
-    from mmtlib.data.tasks import evaluate_file
+    from mmtlib.evaluation import evaluate_file
 
     scores = evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)
     print(" ".join(f"{name} {value:.1f}" for name, value in scores.items()))

@@ -17,6 +17,7 @@ from torch import nn
 from mmtlib import InputError, clustering
 from mmtlib.batches import identity_batches
 from mmtlib.config import METHODS, Settings
+from mmtlib.data.tasks import Images, Task
 from mmtlib.epochs import (
     Checkpoints,
     Meter,
@@ -27,7 +28,7 @@ from mmtlib.epochs import (
     compile_in_place,
     stream_seed,
 )
-from mmtlib.evaluation import Images, Task, autocast, extract, measure_labels, numbered, score
+from mmtlib.evaluation import autocast, extract, measure_labels, numbered, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.noise import measures

@@ -10,7 +10,7 @@ from torch import nn
 from mmtlib import InputError
 from mmtlib.adaptation import adapt, pseudo_labels
 from mmtlib.config import Settings, config_hash
-from mmtlib.evaluation import Images, Task
+from mmtlib.data.tasks import Images, Task
 from mmtlib.networks import build_network
 
 

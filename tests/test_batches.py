@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD, augment, identity_batches, load_images, normalise
+from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD, augment, identity_batches, normalise
+from mmtlib.data.tasks import load_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

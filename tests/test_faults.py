@@ -25,7 +25,8 @@ from mmtlib.__main__ import main
 from mmtlib.config import Settings, make_settings
 from mmtlib.files import read_json, write_atomic
 from mmtlib.networks import build_network
-from mmtlib.runs.run import RunFolder, pretrained, run, run_folder
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.run import pretrained, run, run_folder
 from mmtlib.training import mmt_step, source_step
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -243,7 +244,7 @@ def test_a_clock_that_is_set_back_changes_nothing(undisturbed, tmp_path, monkeyp
     source = pretrained(tiny(), 0, tmp_path).path  # made "today", used in 1971
     ticks = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
-    monkeypatch.setattr("mmtlib.runs.run.datetime", Clock)
+    monkeypatch.setattr("mmtlib.runs.provenance.datetime", Clock)
     os.utime(source / "result.json", (4e9, 4e9))
     folder = run(tiny(), tmp_path)
     assert content(folder) == content(undisturbed)

@@ -19,7 +19,7 @@ from mmtlib.networks import build_network, save_network
 from mmtlib.noise.measures import label_flow, label_quality
 from mmtlib.pages.noise_page import write_noise_page
 from mmtlib.pages.subjects import subject_of_images, subject_of_run
-from mmtlib.runs.run import RunFolder
+from mmtlib.runs.folder import RunFolder
 
 SETTINGS = make_settings("smoke", source="plaza", target="station", method="hard")
 

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.batches import augment, identity_batches, load_images
+from mmtlib.batches import augment, identity_batches
 from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans
 from mmtlib.config import METHODS, PROFILES, Settings, config_hash, make_settings, parse_override
 from mmtlib.data.readers import ReIDDataset, read_dataset
+from mmtlib.data.tasks import load_images
 from mmtlib.ema import update_mean_network
 from mmtlib.files import read_json, read_lines
 from mmtlib.jaccard import jaccard_similarity

@@ -20,8 +20,9 @@ from mmtlib.config import METHODS, make_settings
 from mmtlib.data.tasks import load_task, open_dataset
 from mmtlib.files import read_json, write_atomic
 from mmtlib.results.tables import QUALITY
+from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.parallel import run_all
-from mmtlib.runs.run import RunFolder, pretrained, run, run_folder
+from mmtlib.runs.run import pretrained, run, run_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS_OF_A_COMMAND = 300

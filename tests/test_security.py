@@ -34,7 +34,7 @@ from mmtlib.pages.notebooks import write_notebook_page
 from mmtlib.pages.report import write_report
 from mmtlib.pages.subjects import subject_of_images, subject_of_run
 from mmtlib.runs.cells import Cell
-from mmtlib.runs.run import RunFolder
+from mmtlib.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=window.evil=1>"

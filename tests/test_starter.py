@@ -13,7 +13,7 @@ import pytest
 
 from mmtlib.__main__ import main
 from mmtlib.course.starter import FILES
-from mmtlib.data.tasks import home
+from mmtlib.files import home
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from mmtlib import InputError
 from mmtlib.bench import search, step
 from mmtlib.bench.harness import SIZES, Benchmark, machine_rates
 from mmtlib.files import write_atomic, write_json
-from mmtlib.runs.run import hardware, versions
+from mmtlib.runs.provenance import hardware, versions
 
 BENCHMARKS: dict[str, Callable[..., Benchmark | list[Benchmark]]] = {
     "jaccard": search.jaccard,

@@ -8,9 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,10 +17,10 @@ from urllib.parse import quote
 from mmtlib import InputError
 from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, Settings, make_settings
 from mmtlib.course import execution
-from mmtlib.data.tasks import home
-from mmtlib.files import write_json
+from mmtlib.files import home, write_json
+from mmtlib.processes import process_pool, usable_cores
+from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.parallel import run_all
-from mmtlib.runs.run import RunFolder, usable_cores
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def execute_all(
     paths, start = notebook_paths(), time.monotonic()
     copies, failed = {}, []
     workers = workers or min(2, usable_cores())
-    with ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (workers,)) as pool:
+    with process_pool(workers, _share_cores, workers) as pool:
         parameters = {"profile": profile, "out": str(out)}
         futures = {pool.submit(execute, path, out, parameters): path for path in reversed(paths)}
         for future in as_completed(futures):

@@ -38,7 +38,7 @@ def make_folder(folder: Path) -> list[Path]:
     """Fill a new folder with the notebooks, their solutions, the matrices and the results that the notebooks read.
 
     Args:
-        folder: It may exist if it is empty. `mmt` takes it as its home when called inside it (`tasks.home`).
+        folder: It may exist if it is empty. `mmt` takes it as its home when called inside it (`files.home`).
 
     Returns:
         The files in it, relative to it.

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from mmtlib import InputError
-from mmtlib.batches import load_images
 from mmtlib.config import EMBEDDED_DOMAINS, Settings, config_hash
+from mmtlib.data.images import read_image, shown, some
 from mmtlib.data.readers import ReIDDataset, Split, read_dataset
-from mmtlib.evaluation import Images, Task, score
-from mmtlib.networks import load_network
+from mmtlib.files import home
 from mmtlib.world import generate, pictures, world
 
 DATA_SETTINGS = ("source", "target", "world_seed", "world_scale", "gap", "height", "width")
 
 
-def home() -> Path:
-    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the folder of `mmt init` or the checkout around the
-    working folder, else that itself."""
-    if given := os.environ.get("MMTLIB_HOME"):
-        return Path(given)
-    here = Path.cwd()
-    return next(
-        (p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here
-    )
+@dataclass(frozen=True)
+class Images:
+    """A decoded split on the training device: uint8 images (N, 3, H, W) with identities and cameras (N)."""
+
+    images: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of one task. Target identities serve the scores and measures (and `supervised`), nothing else."""
+
+    source: Images
+    target: Images
+    query: Images
+    gallery: Images
 
 
 def open_dataset(name: str, settings: Settings) -> ReIDDataset:
@@ -70,27 +82,52 @@ def generate_world(domain: str, settings: Settings) -> Path:
     return generate(domain, home() / "data" / "pedestrians", **_world_options(domain, settings))
 
 
-def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
-    """Scores of a saved network on a data set's test images, in percent.
+def load_images(
+    root: str | Path,
+    paths: Sequence[str],
+    height: int,
+    width: int,
+    device: torch.device | str = "cpu",
+    *,
+    workers: int | None = None,
+) -> Tensor:
+    """Decode all images once, resize them (bicubic) and keep them as one tensor.
 
     Args:
-        path: A safetensors file of a run.
-        data: An embedded domain or a folder.
-        settings: Image size, precision and the embedded world.
-        rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
+        root: folder that `paths` are relative to.
+        paths: N file names.
+        height: rows of the result, H.
+        width: columns of the result, W.
+        device: where the tensor is kept.
+        workers: threads (default: one per core, at most 16); they do not change the result.
+
+    Returns:
+        Images (N, 3, H, W), uint8, RGB.
+
+    Raises:
+        InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = open_dataset(data, settings)
-    if not (len(dataset.query) and len(dataset.gallery)):
+    if height < 1 or width < 1:
+        raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")
+    images = np.empty((len(paths), 3, height, width), np.uint8)
+
+    def read_block(start: int) -> list[str]:
+        problems = []
+        for index in range(start, min(start + 64, len(paths))):
+            try:
+                images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
+            except InputError as error:
+                problems.append(f"{shown(paths[index])}: {error}")
+        return problems
+
+    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+        problems = [line for lines in pool.map(read_block, range(0, len(paths), 64)) for line in lines]
+    if problems:
         raise InputError(
-            f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
+            f"{len(problems)} of {len(paths)} images in {root} cannot be read; replace or remove them:\n  "
+            + some(problems, separator="\n  ")
         )
-    load = functools.partial(
-        _load_split, dataset, height=settings.height, width=settings.width, device=device
-    )
-    return score(
-        settings, load_network(path).to(device), load(dataset.query), load(dataset.gallery), rerank=rerank
-    )
+    return torch.from_numpy(images).to(device)
 
 
 def load_task(settings: Settings) -> Task:
@@ -103,12 +140,13 @@ def load_task(settings: Settings) -> Task:
 def _load_task(data: Settings, *keys: str) -> Task:  # by the keys, a folder that has changed is read again
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source, target = open_dataset(data.source, data), open_dataset(data.target, data)
-    load = functools.partial(_load_split, height=data.height, width=data.width, device=device)
+    load = functools.partial(load_split, height=data.height, width=data.width, device=device)
     parts = (target.train, target.query, target.gallery)
     return Task(load(source, source.train), *(load(target, part) for part in parts))
 
 
-def _load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
+def load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
+    """The decoded images of one part of a data set."""
     return Images(
         load_images(dataset.root, split.paths, height, width, device=device), split.pids, split.camids
     )

@@ -34,7 +34,7 @@ _TITLES = {
 
 
 class Run(Protocol):
-    """A run as figures need it: `runs.run.RunFolder`, or `results.runs.FinishedRun`."""
+    """A run as figures need it: `runs.folder.RunFolder`, or `results.runs.FinishedRun`."""
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ def results_per_epoch(runs: Iterable[Any]) -> list[dict]:
     with a new optimiser.
 
     Args:
-        runs: Finished runs (`runs.run.RunFolder` or `results.runs.FinishedRun`).
+        runs: Finished runs (`runs.folder.RunFolder` or `results.runs.FinishedRun`).
     """
     return [
         run.result

@@ -94,7 +94,7 @@ def write_slurm(matrix: Path, out: Path, file: Path) -> Path:
 
 def write_plan(cells: Sequence[Cell], out: Path) -> list[Job]:
     """Write `batch.json`: all jobs of a batch, pre-trainings first, with the numbers under which they are run."""
-    from mmtlib.data.tasks import home
+    from mmtlib.files import home
     from mmtlib.runs.parallel import plan
 
     jobs = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mmtlib import InputError
-from mmtlib.runs.jobs import end_with_parent
+from mmtlib.processes import end_with_parent, usable_cores
 
 PARENT = "MMTLIB_PARENT"  # tells a job whose end is its end too
 Submit = Callable[[int], Future]
@@ -95,8 +95,6 @@ def local_slots(out: Path, slots: int | None = None) -> Iterator[Submit]:
 def slot_environments(slots: int | None = None) -> list[dict[str, str]]:
     """The environment variables of each local slot."""
     import torch
-
-    from mmtlib.runs.run import usable_cores
 
     count = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -21,9 +21,8 @@ from mmtlib.figures.style import png
 from mmtlib.files import write_atomic, write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import wrong_labels
-from mmtlib.noise.summary import against_truth, without_truth
+from mmtlib.noise.summary import Subject, against_truth, without_truth
 from mmtlib.pages.parts import escape, html_document, html_figure, html_table
-from mmtlib.pages.subjects import Subject
 
 MAPPED = 1500  # images on the map: more take long and are hard to see
 _FREE = "Without any truth"

@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mmtlib import InputError, clustering
-from mmtlib.batches import load_images
 from mmtlib.config import Settings
 from mmtlib.data.images import some
 from mmtlib.data.readers import NO_LABEL, ReIDDataset
-from mmtlib.data.tasks import open_dataset
+from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.epochs import stream_seed
 from mmtlib.evaluation import extract
 from mmtlib.files import read_json
 from mmtlib.networks import build_network, load_authors_checkpoint, load_network
 from mmtlib.noise.causes import read_attributes
-from mmtlib.runs.run import RunFolder
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Pseudo labels and what is known about their images.
-
-    Attributes:
-        name: For headings.
-        note: Where the labels come from, in a sentence.
-        names: Of the images (N): their paths in the data set.
-        images: uint8 (N, 3, H, W).
-        camids: Cameras (N).
-        pids: True identities (N), −1 where unknown; None if all are.
-        attributes: A row per image, or None.
-        features: float32 (N, D), unit rows: those that the last labels were made from.
-        epochs: Labels (N) per epoch, the last ones last; one entry where there is no training.
-    """
-
-    name: str
-    note: str
-    names: tuple[str, ...]
-    images: torch.Tensor
-    camids: np.ndarray
-    pids: np.ndarray | None
-    attributes: pd.DataFrame | None
-    features: np.ndarray
-    epochs: list[np.ndarray]
-
-    @property
-    def known(self) -> np.ndarray | None:
-        """Which images have a known identity (N, bool), or None if none has."""
-        return None if self.pids is None else self.pids >= 0
+from mmtlib.noise.summary import Subject
+from mmtlib.runs.folder import RunFolder
 
 
 def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmtlib.config import Settings, config_hash
-from mmtlib.data.tasks import DATA_SETTINGS, data_keys, home
-from mmtlib.files import read_json
+from mmtlib.data.tasks import DATA_SETTINGS, data_keys
+from mmtlib.files import home, read_json
 from mmtlib.results.runs import FinishedRun
 from mmtlib.results.tables import QUALITY, SCORES, task_name
 from mmtlib.runs.run import run_config
@@ -33,7 +33,7 @@ def entry(run: Any) -> dict[str, Any]:
     """What a file keeps of a finished run: its result, and of its epochs the scores and the labels' quality.
 
     Args:
-        run: A `runs.run.RunFolder` or a `results.runs.FinishedRun`.
+        run: A `runs.folder.RunFolder` or a `results.runs.FinishedRun`.
 
     Returns:
         `result.json` with `curve` (a list over the epochs for each score), `label_curve` (the same for each measure of

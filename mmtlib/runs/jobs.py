@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
@@ -91,17 +89,6 @@ def work_off(
                 failed[job] = error
         update()
     return failed
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, even if that was killed: it would train for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class Display:

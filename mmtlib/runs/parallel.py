@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +11,11 @@ import torch
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, make_settings
 from mmtlib.data.tasks import DATA_SETTINGS, data_keys, generate_world
+from mmtlib.processes import process_pool, usable_cores
 from mmtlib.runs import preflight
-from mmtlib.runs.jobs import Display, Job, end_with_parent, missing, work_off
-from mmtlib.runs.run import RunFolder, pretrained, run, run_folder, source_folder, usable_cores
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.jobs import Display, Job, missing, work_off
+from mmtlib.runs.run import pretrained, run, run_folder, source_folder
 
 
 def plan(wanted: Sequence[tuple[str, Settings]], out: Path) -> list[Job]:
@@ -74,7 +72,7 @@ def run_all(
         if workers is None:
             workers = 1 if torch.cuda.is_available() else usable_cores()
         draw_worlds(wanted)
-        with Display(jobs) as display, _pool(workers) as pool:
+        with Display(jobs) as display, process_pool(workers) as pool:
             failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update, workers)
         _raise(failed, len(jobs))
     return folders
@@ -103,24 +101,6 @@ def _raise(failed: dict[Job, BaseException], count: int) -> None:
     if failed:
         reasons = "\n".join(f"  {job.title}: {type(e).__name__}: {e}" for job, e in failed.items())
         raise RuntimeError(f"{len(failed)} of {count} runs failed (the others are kept):\n{reasons}")
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
-    )
-    try:
-        yield pool
-    except BaseException:
-        processes = list(pool._processes.values())  # a keyboard interrupt must not wait for an epoch to end
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    pool.shutdown()
 
 
 def _where(settings: Settings) -> str:

@@ -12,14 +12,13 @@ import csv
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from mmtlib import InputError
 from mmtlib.files import write_atomic
-from mmtlib.runs.jobs import end_with_parent
+from mmtlib.processes import process_pool, usable_cores
 from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, SCALES
 from mmtlib.world.population import OCCLUDERS, VIEWS
 from mmtlib.world.worlds import World, junk, picture, pictures, render, shot_of, world
@@ -196,36 +195,19 @@ def _run(
     """Draw chunks in this process or in several."""
     pending = dict(todo)
     if workers is None:  # a pool takes longer to start than a few chunks to draw
-        workers = (os.cpu_count() or 1) if len(todo) >= 8 else 1
+        workers = usable_cores() if len(todo) >= 8 else 1
     workers = min(workers, len(todo))
     if workers > 1:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(os.getpid(),))
         try:
-            with _hidden_script():
+            with process_pool(workers) as pool:
                 jobs = [pool.submit(_chunk, place, folder, chunk, part) for part, chunk in todo.items()]
-            for job in as_completed(jobs):
-                advance(len(pending.pop(job.result())))
+                for job in as_completed(jobs):
+                    advance(len(pending.pop(job.result())))
         except BrokenProcessPool:
             warnings.warn("the drawing processes died; going on in this one", stacklevel=2)
-        finally:
-            pool.shutdown(cancel_futures=True)
     for part, chunk in pending.items():
         _chunk(place, folder, chunk, part)
         advance(len(chunk))
-
-
-@contextmanager
-def _hidden_script() -> Iterator[None]:
-    """Spawned processes import the script that started them; ours need not (it may load torch, or draw again)."""
-    script = sys.modules["__main__"]
-    kept = {name: vars(script)[name] for name in ("__spec__", "__file__") if name in vars(script)}
-    script.__spec__ = None
-    vars(script).pop("__file__", None)
-    try:
-        yield
-    finally:
-        vars(script).update(kept)
 
 
 @contextmanager
