@@ -3,7 +3,7 @@
 # make book      make an offline book of the executed notebooks: runs/quick/book/index.html (PROFILE as above)
 # make test      run the tests, a process per core (PYTEST_ARGS="-k losses" runs some of them)
 # make lab       open the notebooks in JupyterLab
-# make lint      check style and format; make format mends both
+# make lint      check style, format and the order of the modules; make format mends the first two
 # make clean     remove caches, runs/ and the generated data set; your own data sets under data/ stay
 # make distclean also remove .venv
 #
@@ -81,6 +81,7 @@ lab: install
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: install
 	$(PY) -m ruff check --fix .

@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 CHECKOUT = Path(__file__).resolve().parent
 sys.path.insert(0, str(CHECKOUT))
 
-from mmtlib.starter import BUNDLE, copy_files  # noqa: E402  (it needs nothing but Python)
+from mmtlib.course.starter import BUNDLE, copy_files  # noqa: E402  (it needs nothing but Python)
 
 
 class BuildWithStarterFiles(build_py):

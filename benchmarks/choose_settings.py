@@ -1,10 +1,10 @@
 """Choose worlds, schedules, learning rates and K on development worlds and development seeds that are never reported.
 
-A search is a YAML file in `benchmarks/search/`: candidates (settings, among them a world file), the tasks, worlds and network
-seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run; the record
-holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
+A search is a YAML file in `benchmarks/search/`: candidates (settings, among them a world file), the tasks, worlds and
+network seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run; the
+record holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
 
-    python benchmarks/choose_settings.py benchmarks/search/worlds.yaml [--out runs/development] [--workers 2] [--collect]
+    python benchmarks/choose_settings.py benchmarks/search/worlds.yaml [--out DIR] [--workers 2] [--collect]
 
 The record is written to results/search/<name>.json. `--collect` trains nothing and takes the runs that are finished.
 """
@@ -19,13 +19,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import yaml
-
-from mmtlib.config import InputError, Settings, make_settings
-from mmtlib.experiments import hardware, run_folder, versions
-from mmtlib.files import write_json
-from mmtlib.scheduling import run_all
-from mmtlib.tasks import home
+from mmtlib import InputError
+from mmtlib.config import Settings, make_settings
+from mmtlib.files import home, write_json
+from mmtlib.runs.parallel import run_all
+from mmtlib.runs.provenance import hardware, versions
+from mmtlib.runs.run import run_folder
 
 
 def read_search(path: Path) -> dict[str, Any]:

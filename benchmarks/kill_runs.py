@@ -27,9 +27,9 @@ from typing import Any
 
 import psutil
 
-from mmtlib.experiments import RunFolder, hardware, versions
-from mmtlib.files import read_lines, write_json
-from mmtlib.tasks import home
+from mmtlib.files import home, read_lines, write_json
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.provenance import hardware, versions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {
@@ -45,7 +45,7 @@ set: {json.dumps({k: [v] if isinstance(v, list) else v for k, v in TINY.items() 
 clusters: [8]
 """
 WORLD = """import sys
-from mmtlib.pedestrians import generate
+from mmtlib.world import generate
 print("started", flush=True)
 generate("station", sys.argv[1], scale="tiny", workers=2)
 """
@@ -53,7 +53,7 @@ generate("station", sys.argv[1], scale="tiny", workers=2)
 CHECKPOINTS = """import sys
 from pathlib import Path
 import torch
-from mmtlib.experiments import RunFolder
+from mmtlib.runs.run import RunFolder
 print("started", flush=True)
 run = RunFolder(Path(sys.argv[1]))
 with run.claimed({}):

@@ -22,9 +22,9 @@ from statistics import linear_regression, median
 import psutil
 
 from mmtlib.config import make_settings
-from mmtlib.experiments import hardware, run, versions
-from mmtlib.files import write_json
-from mmtlib.tasks import home
+from mmtlib.files import home, write_json
+from mmtlib.runs.provenance import hardware, versions
+from mmtlib.runs.run import run
 
 METHODS = ("mmt", "hard", "mean_teacher", "co_teaching", "supervised", "direct")
 WARM_UP = len(METHODS)  # runs until every library is loaded

@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 
-from mmtlib.batch.runner import read_plan, run_batch
-from mmtlib.batch.workers import run_process
-from mmtlib.experiments import hardware, versions
-from mmtlib.files import read_json, write_json
-from mmtlib.tasks import home
+from mmtlib.files import home, read_json, write_json
+from mmtlib.matrix.runner import read_plan, run_batch
+from mmtlib.matrix.workers import run_process
+from mmtlib.runs.provenance import hardware, versions
 
 
 def work(executed: Path) -> float:

@@ -18,10 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from mmtlib.__main__ import main as mmt
-from mmtlib.experiments import hardware, versions
-from mmtlib.files import write_json
-from mmtlib.pedestrians import render
-from mmtlib.tasks import home
+from mmtlib.files import home, write_json
+from mmtlib.runs.provenance import hardware, versions
+from mmtlib.world import render
 
 PARTS = {  # list → (folder, images, identities); published for MSMT17
     "train": ("train", 30_248, 1_041),

@@ -11,12 +11,12 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmtlib.batch.matrix import read_matrix
-from mmtlib.experiments import hardware, run_folder, versions
-from mmtlib.files import write_json
-from mmtlib.reproduction.matrix_results import entry
-from mmtlib.scheduling import run_all
-from mmtlib.tasks import home
+from mmtlib.files import home, write_json
+from mmtlib.matrix.file import read_matrix
+from mmtlib.results.matrix_results import entry
+from mmtlib.runs.parallel import run_all
+from mmtlib.runs.provenance import hardware, versions
+from mmtlib.runs.run import run_folder
 
 
 def main(arguments: list[str] | None = None) -> Path:

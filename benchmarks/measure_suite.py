@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from mmtlib.experiments import hardware, versions
-from mmtlib.files import read_json, write_json
-from mmtlib.tasks import home
+from mmtlib.files import home, read_json, write_json
+from mmtlib.runs.provenance import hardware, versions
 
 
 def memory(process: psutil.Process) -> int:

@@ -17,12 +17,15 @@ from statistics import mean, stdev
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmtlib import figures, pedestrians, reproduction
+from mmtlib import figures
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.figures.ablations import scores_against
 from mmtlib.files import read_json, write_atomic, write_json
-from mmtlib.reproduction import findings, matrix_results
-from mmtlib.reproduction.ablations import crossing
+from mmtlib.results import findings, matrix_results, tables
+from mmtlib.results.ablations import crossing
+from mmtlib.results.runs import read_runs
+from mmtlib.results.tables import paired, readable, task_name
+from mmtlib.world import DOMAINS, contact_sheet, generate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY / "README.md"
@@ -42,7 +45,7 @@ def results_section() -> str:
             parts.append(f"**{title}**: not run yet.")
             continue
         results = read_json(file)
-        shown = reproduction.readable(reproduction.table(results))
+        shown = readable(tables.table(results))
         header = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
         rows = [f"| {' | '.join(map(str, row))} |" for row in shown.itertuples(index=False)]
         whole = len(TASKS[profile]) * len(MAIN_METHODS) * len(SEEDS[profile])
@@ -54,7 +57,7 @@ def results_section() -> str:
 
 def _paired(results: list[dict]) -> str:
     """MMT minus hard labels per task and over all, where there is more than one task."""
-    differences = reproduction.paired(results, "mmt", "hard").to_dict("records")
+    differences = paired(results, "mmt", "hard").to_dict("records")
     if len(differences) < 2:
         return ""
     rows = [f"| {row['task']} | {findings.difference(row)} |" for row in differences]
@@ -96,9 +99,7 @@ def clusters_section() -> str:
     adapted = [r for r in table.results if r["method"] in LABELLED]
     scores: dict[tuple, dict[str, list[float]]] = {}
     for r in sorted(adapted, key=lambda r: r["clusters"]):
-        scores.setdefault((reproduction.task_name(r), r["clusters"]), {}).setdefault(r["method"], []).append(
-            r["mAP"]
-        )
+        scores.setdefault((task_name(r), r["clusters"]), {}).setdefault(r["method"], []).append(r["mAP"])
     lines = [
         f"| task | K | {' | '.join(METHODS[m].title for m in LABELLED)} |",
         "|" + "---|" * (len(LABELLED) + 2),
@@ -110,7 +111,7 @@ def clusters_section() -> str:
                 f"{mean(each):.1f} ± {stdev(each):.1f}" if len(each) > 1 else "not run" for each in cells
             ]
             lines.append(f"| {task} | {k} | {' | '.join(shown)} |")
-    found = {pair: reproduction.paired(adapted, *pair, by=("clusters", "variant")) for pair in STEPS}
+    found = {pair: paired(adapted, *pair, by=("clusters", "variant")) for pair in STEPS}
     sentences = [
         f"{METHODS[a].title} minus {METHODS[b].title}, over all tasks: "
         + "; ".join(
@@ -213,10 +214,8 @@ def domains() -> Image.Image:
     """Contact sheets of the three domains side by side: a row per person, a column per camera."""
     with tempfile.TemporaryDirectory() as folder:
         sheets = {
-            name: pedestrians.contact_sheet(
-                pedestrians.generate(name, folder, size=(128, 64), scale="tiny"), rows=4
-            )
-            for name in pedestrians.DOMAINS
+            name: contact_sheet(generate(name, folder, size=(128, 64), scale="tiny"), rows=4)
+            for name in DOMAINS
         }
     width = sum(sheet.width for sheet in sheets.values()) + MARGIN * (len(sheets) + 1)
     page = Image.new("RGB", (width, max(s.height for s in sheets.values()) + 3 * MARGIN), "white")
@@ -241,7 +240,7 @@ def main() -> None:
         ax = scores_against(sweep, "noise_rate", [*LABELLED, "direct"])
         ax.figure.savefig(DOCS / "noise_sweep.png", dpi=150, bbox_inches="tight")
     if options.runs:
-        runs = reproduction.read_runs(options.runs)
+        runs = read_runs(options.runs)
         profile = runs[0].result["profile"]
         write_json(RESULTS / f"{profile}.json", [run.result for run in runs])
         if profile == "quick":  # the README shows one picture

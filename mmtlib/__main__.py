@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtlib import __version__, bench, starter
-from mmtlib.config import METHODS, PROFILES, InputError, make_settings, parse_override
+from mmtlib import InputError, __version__, bench
+from mmtlib.config import METHODS, PROFILES, make_settings, parse_override
+from mmtlib.course import starter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,9 +163,10 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     make_settings(options.profile)  # refuses an unknown profile before anything else is imported
-    from mmtlib import lessons, reproduction
-    from mmtlib.scheduling import run_all
-    from mmtlib.tasks import home
+    from mmtlib.course import lessons
+    from mmtlib.files import home
+    from mmtlib.pages.report import write_report
+    from mmtlib.runs.parallel import run_all
 
     lessons.notebook_paths()  # refuses a folder without them before anything is trained
     start = time.monotonic()
@@ -174,7 +176,7 @@ def _run(options: argparse.Namespace) -> int:
     _say("2/3 notebooks")
     lessons.execute_all(out, options.profile, _say)
     _say("3/3 report")
-    page = reproduction.write_report(out, command=f"mmt run --profile {options.profile}")
+    page = write_report(out, command=f"mmt run --profile {options.profile}")
     _say(f"done in {(time.monotonic() - start) / 60:.1f} min: {page}")
     return 0
 
@@ -182,8 +184,8 @@ def _run(options: argparse.Namespace) -> int:
 def _adapt(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
     settings = make_settings(options.profile, **given | _overrides(options.set))
-    from mmtlib import preflight
-    from mmtlib.experiments import run
+    from mmtlib.runs import preflight
+    from mmtlib.runs.run import run
 
     _say(f"needs {preflight.estimate(settings)}")
 
@@ -202,7 +204,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     settings = make_settings(options.profile, **_overrides(options.set))
-    from mmtlib.tasks import evaluate_file
+    from mmtlib.evaluation import evaluate_file
 
     scores = evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)
     print(" ".join(f"{name} {value:.1f}" for name, value in scores.items()))
@@ -210,9 +212,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mmtlib import reproduction
+    from mmtlib.pages.report import write_report
 
-    print(reproduction.write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
+    print(write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
     return 0
 
 
@@ -226,7 +228,7 @@ def _book(options: argparse.Namespace) -> int:
 def _check_data(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from mmtlib.dataset_checks import check_dataset
+    from mmtlib.data.checks import check_dataset
 
     with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
 
@@ -245,8 +247,8 @@ def _noise(options: argparse.Namespace) -> int:
         options.usage("--images needs --checkpoint, and --run has a network of its own")
     if options.run is not None and options.labels is not None:
         options.usage("--labels goes with --images: a run's data set has its identities")
-    from mmtlib.noise.page import write_noise_page
-    from mmtlib.noise.subjects import subject_of_images, subject_of_run
+    from mmtlib.pages.noise_page import write_noise_page
+    from mmtlib.pages.subjects import subject_of_images, subject_of_run
 
     if options.run is not None:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
@@ -261,7 +263,7 @@ def _noise(options: argparse.Namespace) -> int:
 
 def _batch(options: argparse.Namespace) -> int:
     if options.status is not None:
-        from mmtlib.batch.status import status
+        from mmtlib.matrix.status import status
 
         print(status(options.status.absolute()))
         return 0
@@ -269,7 +271,7 @@ def _batch(options: argparse.Namespace) -> int:
         options.usage("give MATRIX and --out, --job and --out, or --status alone")
     if options.slots is not None and options.slots < 1:
         options.usage(f"--slots {options.slots}: expected 1 or more")
-    from mmtlib.batch import runner
+    from mmtlib.matrix import runner
 
     out = options.out.absolute()
     if options.job is not None:

@@ -14,22 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtlib import clustering, label_noise
+from mmtlib import InputError, clustering
 from mmtlib.batches import identity_batches
-from mmtlib.config import METHODS, InputError, Settings
+from mmtlib.config import METHODS, Settings
+from mmtlib.data.tasks import Images, Task
 from mmtlib.epochs import Checkpoints, Progress, Stages, augmented_views, compile_in_place, stream_seed
-from mmtlib.evaluation import (
-    Images,
-    Task,
-    autocast,
-    camera_normalised,
-    extract,
-    measure_labels,
-    numbered,
-    score,
-)
+from mmtlib.evaluation import autocast, camera_normalised, extract, measure_labels, numbered, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
+from mmtlib.noise import measures
 from mmtlib.training import Parts, adam, co_teaching_step, learning_rate, mmt_step, source_step, take_steps
 
 
@@ -221,7 +214,7 @@ def pseudo_labels(
         )
     if settings.noise_rate:
         rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
-        labels = label_noise.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
+        labels = measures.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
     return labels
 
 

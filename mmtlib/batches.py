@@ -1,73 +1,19 @@
-"""From files to training batches: decode once, draw identities, augment whole batches as tensors.
+"""From decoded images to training batches: draw identities, augment whole batches as tensors.
 
 Random draws depend on the generators passed in only, never on the number of threads or on the device.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmtlib.config import InputError
-from mmtlib.image_files import read_image, shown, some
+from mmtlib import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def load_images(
-    root: str | Path,
-    paths: Sequence[str],
-    height: int,
-    width: int,
-    device: torch.device | str = "cpu",
-    *,
-    workers: int | None = None,
-) -> Tensor:
-    """Decode all images once, resize them (bicubic) and keep them as one tensor.
-
-    Args:
-        root: folder that `paths` are relative to.
-        paths: N file names.
-        height: rows of the result, H.
-        width: columns of the result, W.
-        device: where the tensor is kept.
-        workers: threads (default: one per core, at most 16); they do not change the result.
-
-    Returns:
-        Images (N, 3, H, W), uint8, RGB.
-
-    Raises:
-        InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
-    """
-    if height < 1 or width < 1:
-        raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")
-    images = np.empty((len(paths), 3, height, width), np.uint8)
-
-    def read_block(start: int) -> list[str]:
-        problems = []
-        for index in range(start, min(start + 64, len(paths))):
-            try:
-                images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
-            except InputError as error:
-                problems.append(f"{shown(paths[index])}: {error}")
-        return problems
-
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
-        problems = [line for lines in pool.map(read_block, range(0, len(paths), 64)) for line in lines]
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {len(paths)} images in {root} cannot be read; replace or remove them:\n  "
-            + some(problems, separator="\n  ")
-        )
-    return torch.from_numpy(images).to(device)
 
 
 def identity_batches(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.kmeans import kmeans, label_means
 from mmtlib.neighbours import as_features, compiled

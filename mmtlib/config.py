@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from mmtlib import InputError
+
 # Raised when the code changes what a finished run would contain: old caches are then not reused.
 RUN_FORMAT = 1
 ADDED_SETTINGS = {"compile": False}  # came after the first results: so valued, they change no hash
-
-
-class InputError(ValueError):
-    """Something that the user gave cannot be used; the message says what was found, expected, and what to do."""
 
 
 @dataclass(frozen=True)

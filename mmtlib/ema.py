@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 
 class Checkpoints(Protocol):
-    """Where a loop keeps what it needs to go on (`experiments.RunFolder`)."""
+    """Where a loop keeps what it needs to go on (`runs.folder.RunFolder`)."""
 
     def load(self) -> tuple[dict[str, Any], list[dict]] | None:
         """The last whole state and the history up to it, or None."""

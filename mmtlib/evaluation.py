@@ -1,38 +1,23 @@
-"""Data on the training device, and what a network makes of it: embeddings and retrieval scores."""
+"""What a network makes of images: embeddings and retrieval scores; and what pseudo labels are worth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtlib import label_noise, retrieval
+from mmtlib import InputError, retrieval
 from mmtlib.batches import normalise
 from mmtlib.config import Settings
-
-
-@dataclass(frozen=True)
-class Images:
-    """A decoded split on the training device: uint8 images (N, 3, H, W) with identities and cameras (N)."""
-
-    images: Tensor
-    pids: np.ndarray
-    camids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Task:
-    """The data of one task. Target identities serve the scores and measures (and `supervised`), nothing else."""
-
-    source: Images
-    target: Images
-    query: Images
-    gallery: Images
+from mmtlib.data.tasks import Images, load_split, open_dataset
+from mmtlib.networks import load_network
+from mmtlib.noise import measures
 
 
 @torch.inference_mode()
@@ -75,7 +60,8 @@ def score(
 ) -> dict[str, Any]:
     """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances.
 
-    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries or without a gallery, as of a folder of images without labels.
+    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries or
+    without a gallery, as of a folder of images without labels.
     """
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10"))
@@ -105,6 +91,27 @@ def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
+def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
+    """Scores of a saved network on a data set's test images, in percent.
+
+    Args:
+        path: A safetensors file of a run.
+        data: An embedded domain or a folder.
+        settings: Image size, precision and the embedded world.
+        rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dataset = open_dataset(data, settings)
+    if not (len(dataset.query) and len(dataset.gallery)):
+        raise InputError(
+            f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
+        )
+    load = partial(load_split, dataset, height=settings.height, width=settings.width, device=device)
+    return score(
+        settings, load_network(path).to(device), load(dataset.query), load(dataset.gallery), rerank=rerank
+    )
+
+
 def numbered(pids: np.ndarray) -> np.ndarray:
     """Identities numbered from 0; −1, an image that nobody has named, stays −1 and is not trained on by its label."""
     named = pids >= 0
@@ -120,8 +127,8 @@ def measure_labels(labels: np.ndarray, predicted: np.ndarray, pids: np.ndarray) 
         return {}
     labels, predicted, pids = labels[known], predicted[known], pids[known]
     return {
-        "label_quality": label_noise.label_quality(labels, pids),
-        "memorisation": label_noise.memorisation(predicted, labels, pids),
+        "label_quality": measures.label_quality(labels, pids),
+        "memorisation": measures.memorisation(predicted, labels, pids),
     }
 
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: every write goes to a temporary file first and is then renamed."""
+"""Where files lie, and files that are either whole or absent: each is written beside its place and then renamed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmtlib.config import InputError
+from mmtlib import InputError
+
+
+def home() -> Path:
+    """The folder that holds `data/` and `runs/`: MMTLIB_HOME, else the folder of `mmt init` or the checkout around the
+    working folder, else that itself."""
+    if given := os.environ.get("MMTLIB_HOME"):
+        return Path(given)
+    here = Path.cwd()
+    return next(
+        (p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here
+    )
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.neighbours import as_features, compiled, nearest_neighbours, run_parallel
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.neighbours import BLOCK_BYTES, as_features, inner_products, offset_products, repays_onednn
 from mmtlib.precision import float32_products
 

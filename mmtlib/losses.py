@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.precision import float32_products
 
 
@@ -56,8 +56,8 @@ def batch_hard(features: Tensor, pids: Tensor) -> Mined:
         pids: Identities or pseudo labels, (B); at least two different ones. An image that is alone is its own positive.
 
     Raises:
-        InputError: Shapes that do not fit, or one identity only. On a GPU, where asking would wait for it, the distances
-            are then NaN, and so is the loss.
+        InputError: Shapes that do not fit, or one identity only. On a GPU, where asking would wait for it, the
+            distances are then NaN, and so is the loss.
     """
     if features.ndim != 2 or pids.shape != features.shape[:1]:
         raise InputError(

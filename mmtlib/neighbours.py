@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch.nn import functional as F
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.precision import float32_products
 
 BLOCK_BYTES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.jaccard import encode_neighbourhoods, row_and_column_lists
 from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
 from mmtlib.reranking import rerank
 

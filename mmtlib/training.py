@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtlib.config import InputError, Settings
+from mmtlib import InputError
+from mmtlib.config import Settings
 from mmtlib.ema import update_mean_network
 from mmtlib.losses import batch_hard, soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
@@ -223,8 +224,8 @@ class Meter:
         *sums, steps = self.broken.tolist() if self.names else [0.0]
         if parts := [name for name, value in zip(self.names, sums) if not math.isfinite(value)]:
             raise FloatingPointError(
-                f"the loss is not finite in step {steps:.0f} of the epoch ({', '.join(parts)}): lower the learning rate, "
-                "or set precision=float32; the last checkpoint is whole, so the run goes on from there"
+                f"the loss is not finite in step {steps:.0f} of the epoch ({', '.join(parts)}): lower the learning "
+                "rate, or set precision=float32; the last checkpoint is whole, so the run goes on from there"
             )
 
     def means(self) -> dict[str, float]:
@@ -241,7 +242,7 @@ EAGER_STEPS = 3  # before a capture, so that every library has chosen its kernel
 def take_steps(
     step: Callable[..., Parts], inputs: Iterable[Sequence[Tensor]], first: int = 0, *, graph: bool = True
 ) -> dict[str, float]:
-    """Take a step per element of `inputs`; on a GPU they are replayed as a CUDA graph, whose launch costs next to nothing.
+    """Take a step per element of `inputs`; on a GPU they are replayed as a CUDA graph, whose launch costs little.
 
     Args:
         step: Called with the number of the step (a tensor where it is captured) and an element's tensors.

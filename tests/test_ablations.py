@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmtlib.config import METHODS, InputError, make_settings
+from mmtlib import InputError
+from mmtlib.config import METHODS, make_settings
 from mmtlib.figures.ablations import differences_to, scores_against
-from mmtlib.reproduction import ablations
+from mmtlib.results import ablations
 
 
 def result(method: str, seed: int, score: float, **changes) -> dict:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmtlib import InputError
 from mmtlib.adaptation import adapt, pseudo_labels
-from mmtlib.config import InputError, Settings, config_hash
-from mmtlib.evaluation import Images, Task
+from mmtlib.config import Settings, config_hash
+from mmtlib.data.tasks import Images, Task
 from mmtlib.networks import build_network
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures import animation, maps
 
 pytestmark = pytest.mark.usefixtures("drawing")

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtlib import InputError
 from mmtlib.__main__ import main
-from mmtlib.batches import load_images
-from mmtlib.config import InputError
-from mmtlib.datasets import read_csv, read_dataset, read_image_folder
+from mmtlib.data.readers import read_csv, read_dataset, read_image_folder
+from mmtlib.data.tasks import load_images
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 NAMES = [

@@ -21,15 +21,16 @@ import nbformat
 import pytest
 import yaml
 
+from mmtlib import InputError
 from mmtlib.__main__ import main
-from mmtlib.batch import runner, workers
-from mmtlib.batch.cells import Cell
-from mmtlib.batch.slurm import write_sbatch
-from mmtlib.batch.status import status
-from mmtlib.config import InputError, make_settings
-from mmtlib.experiments import pretrained
+from mmtlib.config import make_settings
 from mmtlib.files import read_json, write_json
-from mmtlib.jobs import Job, missing, work_off
+from mmtlib.matrix import runner, workers
+from mmtlib.matrix.slurm import write_sbatch
+from mmtlib.matrix.status import status
+from mmtlib.runs.cells import Cell
+from mmtlib.runs.jobs import Job, missing, work_off
+from mmtlib.runs.run import pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # of a whole batch: on a busy machine, starting a kernel alone takes a minute
@@ -286,7 +287,7 @@ def test_slots_run_side_by_side_and_end_with_the_queue(tmp_path, monkeypatch):
 def test_a_cell_whose_result_cannot_be_written_fails_with_its_reason(tmp_path, monkeypatch):
     cell = runner.write_plan(cells("direct"), tmp_path)[-1]
     write_json(cell.folder / "result.json", {"mAP": 1.0})
-    monkeypatch.setattr("mmtlib.execution.execute", lambda *parameters: None)
+    monkeypatch.setattr("mmtlib.course.execution.execute", lambda *parameters: None)
 
     def full(path, value):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -300,7 +301,7 @@ def test_a_cell_whose_result_cannot_be_written_fails_with_its_reason(tmp_path, m
 def test_a_cell_whose_data_changed_after_the_plan_fails(tmp_path, monkeypatch):
     runner.write_plan(cells("direct"), tmp_path)
     monkeypatch.setattr(
-        "mmtlib.execution.execute", lambda *parameters: None
+        "mmtlib.course.execution.execute", lambda *parameters: None
     )  # it trained a run of another hash
     with pytest.raises(RuntimeError, match="the data have changed since the batch was planned"):
         runner.run_job(tmp_path, 1)
@@ -365,7 +366,7 @@ def test_the_slurm_script_runs_every_job_once_and_cells_after_pretrainings(tmp_p
         pytest.skip("no bash")
     out, file = tmp_path / "out ü $(touch hacked) 'x'", tmp_path / "my script.sh"
     jobs = runner.write_plan(cells("hard", "direct"), out)
-    monkeypatch.setattr("mmtlib.batch.slurm.sys.executable", python(tmp_path, 'printf "%s|" "$@"; echo'))
+    monkeypatch.setattr("mmtlib.matrix.slurm.sys.executable", python(tmp_path, 'printf "%s|" "$@"; echo'))
     write_sbatch(file, out, jobs)
     text = file.read_text(encoding="utf-8")
     assert text.startswith("#!/bin/bash\n#SBATCH ")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmtlib import image_files
-from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD, augment, identity_batches, load_images, normalise
-from mmtlib.config import InputError
+from mmtlib import InputError
+from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD, augment, identity_batches, normalise
+from mmtlib.data.tasks import load_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -129,7 +129,7 @@ def test_bad_files_are_named_together(tmp_path, monkeypatch):
     (tmp_path / "folder.jpg").mkdir()
     Image.fromarray(np.ones((8, 4), np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((8, 4), 70_000, np.int32)).save(tmp_path / "wide.tif")
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 64 * 32)
+    monkeypatch.setattr("mmtlib.data.images.MAX_PIXELS", 64 * 32)
     Image.new("L", (64, 33)).save(tmp_path / "bomb.png")
     bad = [
         "cut.jpg",

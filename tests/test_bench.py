@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from mmtlib import InputError
 from mmtlib.bench import harness
 from mmtlib.bench.dense import dense_dbscan, sorted_scores
 from mmtlib.bench.harness import Benchmark, machine_rates, people
 from mmtlib.bench.plain_loop import mean_networks, plain_adam, plain_step
 from mmtlib.bench.suite import run
 from mmtlib.clustering import dbscan_eps, dbscan_labels
-from mmtlib.config import InputError
-from mmtlib.training import adam
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.retrieval import evaluate_retrieval
-from mmtlib.training import mmt_step
+from mmtlib.training import adam, mmt_step
 
 # What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
 NOT_NEEDED = """faiss umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython

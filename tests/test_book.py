@@ -16,8 +16,8 @@ from browser import CHROMIUM, visit
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from mmtlib import InputError
 from mmtlib import __main__ as command_line
-from mmtlib.config import InputError
 from mmtlib.pages import book, notebooks
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"

@@ -12,8 +12,8 @@ import torch
 from scipy import sparse
 from sklearn.cluster import DBSCAN, KMeans
 
+from mmtlib import InputError
 from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans, relabel
-from mmtlib.config import InputError
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.kmeans import _fill_empty
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from test_reproduction import result
 
-from mmtlib.batch.cells import Cell
 from mmtlib.config import make_settings
-from mmtlib.reproduction import comparison
+from mmtlib.results import comparison
+from mmtlib.runs.cells import Cell
 
 MARKET, DUKE = "/data/Market-1501-v15.09.15", "/daten/DukeMTMC-reID"
 

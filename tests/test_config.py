@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from mmtlib.config import METHODS, PROFILES, InputError, Settings, config_hash, make_settings, parse_override
+from mmtlib import InputError
+from mmtlib.config import METHODS, PROFILES, Settings, config_hash, make_settings, parse_override
 
 
 def test_the_contract_s_methods_and_profiles_exist() -> None:
@@ -100,6 +101,8 @@ def test_the_hash_depends_on_every_setting_and_on_nothing_else() -> None:
         "cluster_features": "average",
         "noise_kind": "camera",
         "world_scale": "tiny",
+        "stem_stride": 4,
+        "source_decay": "cosine",
     }
     hashes = {config_hash(base.to_dict())}
     for field in dataclasses.fields(base):

@@ -1,6 +1,6 @@
 """Faults that happen: full disks, read-only folders, wrong clocks, damaged files, several processes, infinities.
 
-Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_experiments.py` has two of them at fixed ones.
+Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_runs.py` has two of them at fixed ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmtlib import epochs, experiments
+from mmtlib import InputError, epochs
 from mmtlib.__main__ import main
-from mmtlib.config import InputError, Settings, make_settings
-from mmtlib.experiments import RunFolder, run, run_folder
+from mmtlib.config import Settings, make_settings
 from mmtlib.files import read_json, write_atomic
 from mmtlib.networks import build_network
-from mmtlib.training import mmt_step, source_step
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.run import pretrained, run, run_folder
+from mmtlib.training import adam, mmt_step, source_step, take_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {
@@ -126,7 +127,7 @@ def test_a_limit_of_the_system_ends_in_status_1_and_the_run_goes_on(undisturbed,
 
 
 def test_a_world_on_a_full_disk_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    from mmtlib.pedestrians import generate
+    from mmtlib.world import generate
 
     whole = generate("plaza", tmp_path / "a", scale="tiny", size=(32, 16), workers=1)
     rename, count = os.replace, []
@@ -240,10 +241,10 @@ def test_a_clock_that_is_set_back_changes_nothing(undisturbed, tmp_path, monkeyp
         def now(cls, zone=None):
             return datetime(1971, 1, 1, tzinfo=UTC)
 
-    source = experiments.pretrained(tiny(), 0, tmp_path).path  # made "today", used in 1971
+    source = pretrained(tiny(), 0, tmp_path).path  # made "today", used in 1971
     ticks = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
-    monkeypatch.setattr(experiments, "datetime", Clock)
+    monkeypatch.setattr("mmtlib.runs.provenance.datetime", Clock)
     os.utime(source / "result.json", (4e9, 4e9))
     folder = run(tiny(), tmp_path)
     assert content(folder) == content(undisturbed)
@@ -279,7 +280,7 @@ def test_two_processes_that_ask_for_one_run_share_it(undisturbed, tmp_path):
 
 def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
     code = (
-        "import sys; from mmtlib import pedestrians as p; draw, n = p._chunk, []\n"
+        "import sys; from mmtlib.world import generation as p; draw, n = p._chunk, []\n"
         "p._chunk = lambda *a: (n.append(1), draw(*a))[1]\n"
         "p.generate('plaza', sys.argv[1], scale='tiny', size=(32, 16), workers=1); print(len(n))"
     )
@@ -287,7 +288,7 @@ def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) for _ in range(4)]
     drawn = sorted(int(process.communicate(timeout=300)[0]) for process in processes)
     assert drawn[:3] == [0, 0, 0] and drawn[3] > 0
-    from mmtlib.pedestrians import generate
+    from mmtlib.world import generate
 
     alone = generate("plaza", tmp_path / "one", scale="tiny", size=(32, 16), workers=1)
     assert digests(tmp_path / "four" / alone.name) == digests(alone)
@@ -295,7 +296,7 @@ def test_four_processes_that_ask_for_one_world_draw_it_once(tmp_path):
 
 def test_drawing_processes_end_with_the_one_that_started_them(tmp_path):
     psutil = pytest.importorskip("psutil")
-    code = "import sys; from mmtlib.pedestrians import generate; generate('city', sys.argv[1], workers=2)"
+    code = "import sys; from mmtlib.world import generate; generate('city', sys.argv[1], workers=2)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
     try:
         end = time.monotonic() + 120
@@ -317,7 +318,7 @@ def test_drawing_processes_end_with_the_one_that_started_them(tmp_path):
 def step_parts():
     networks = [build_network("small", 4, seed=i) for i in range(2)]
     means = [build_network("small", 4, seed=i) for i in range(2)]
-    optimizer = epochs.adam(networks, 1e-3, 0.0)
+    optimizer = adam(networks, 1e-3, 0.0)
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(8, 3, 32, 16, generator=generator) for _ in range(2)]
     return networks, means, optimizer, views, torch.arange(8) // 2
@@ -327,29 +328,36 @@ def step_parts():
 @pytest.mark.parametrize(
     "place", ["network 1.classifier.weight", "network 4.base.0.weight", "image of view 2"]
 )
-def test_the_step_names_what_is_not_finite_and_changes_nothing(place, value):
+def test_the_first_step_that_is_not_finite_is_named(place, value):
     networks, means, optimizer, views, pids = step_parts()
-    if "view" in place:
-        views[1][3, 0, 5, 5] = value
-    else:
-        number, name = place.removeprefix("network ").split(".", 1)
-        with torch.no_grad():
-            dict([*networks, *means][int(number) - 1].named_parameters())[name][0] = value
-    before = [p.clone() for n in networks + means for p in n.parameters()]
-    weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.99, "step": 3}
+    weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.99}
+
+    def steps():
+        for number in range(5):
+            if number == 2:
+                if "view" in place:
+                    views[1][3, 0, 5, 5] = value
+                else:
+                    index, name = place.removeprefix("network ").split(".", 1)
+                    with torch.no_grad():
+                        dict([*networks, *means][int(index) - 1].named_parameters())[name][0] = value
+            yield *views, pids
+
     with pytest.raises(
-        FloatingPointError, match=f"loss is not finite .*not finite before this step: {place}"
+        FloatingPointError, match=r"not finite in step 3 of the epoch \(.*(hard|soft).*loss\)"
     ):
-        mmt_step(networks, means, optimizer, views, pids, **weights)
-    after = [p for n in networks + means for p in n.parameters()]
-    assert all(torch.equal(a.nan_to_num(1e9), b.nan_to_num(1e9)) for a, b in zip(before, after))
+        take_steps(
+            lambda n, *t: mmt_step(networks, means, optimizer, t[:2], t[2], step=n, **weights), steps()
+        )
 
 
 def test_a_source_step_names_it_too():
     networks, _, optimizer, views, pids = step_parts()
     views[0][2] = float("nan")
-    with pytest.raises(FloatingPointError, match="image of view 1"):
-        source_step(networks[0], optimizer, views[0], pids, views[1])
+    with pytest.raises(FloatingPointError, match=r"step 1 of the epoch \(hard_ce, hard_triplet, loss\)"):
+        take_steps(
+            lambda _, a, b, ids: source_step(networks[0], optimizer, a, ids, b), [(views[0], views[1], pids)]
+        )
 
 
 def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):
@@ -381,7 +389,8 @@ def test_a_run_that_diverges_keeps_its_last_whole_checkpoint(undisturbed, tmp_pa
     monkeypatch.setattr(adaptation, "_train_epoch", ruined)
     assert main(arguments(tmp_path)) == 1
     said = capsys.readouterr().err
-    assert "network 2.base.0.weight" in said and "the last checkpoint is whole" in said and calls == [0, 1]
+    assert "not finite in step 1 of the epoch (hard_ce" in said and "the last checkpoint is whole" in said
+    assert calls == [0, 1]
     state, history = run_folder(tiny(), tmp_path).load()
     assert len(history) == 1 and next(epochs.not_finite(state), None) is None
     monkeypatch.setattr(adaptation, "_train_epoch", whole)

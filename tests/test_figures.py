@@ -15,8 +15,8 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 
-from mmtlib import figures
-from mmtlib.config import METHODS, InputError
+from mmtlib import InputError, figures
+from mmtlib.config import METHODS
 from mmtlib.figures import maps
 from mmtlib.figures.style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION, png
 

@@ -7,7 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
-from mmtlib.config import InputError, make_settings
+from mmtlib import InputError
+from mmtlib.config import make_settings
 from mmtlib.figures import flows, phases
 from mmtlib.figures.flows import FATES
 from mmtlib.figures.style import BLACK, MAX_WIDTH

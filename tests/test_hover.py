@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, visit
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures import hover
-from mmtlib.label_noise import label_flow, wrong_labels
+from mmtlib.noise.measures import label_flow, wrong_labels
 
 EVIL = ["</script><script>throw Error('name')</script>", '"><img src=x onerror=throw>', "ä & ü.jpg"]
 TITLE = "Station <b>& co</b> $$x^2$$ </title></script>"

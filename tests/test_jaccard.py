@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtlib import neighbours
-from mmtlib.config import InputError
+from mmtlib import InputError, neighbours
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.neighbours import nearest_neighbours
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from mmtlib.config import make_settings
-from mmtlib.jobs import Job, work_off
+from mmtlib.runs.jobs import Job, work_off
 
 
 def job(folder: Path, name: str, needs: tuple[str, ...] = ()) -> Job:

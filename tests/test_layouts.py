@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmtlib import pedestrians
-from mmtlib.config import InputError
-from mmtlib.dataset_checks import PARTS, check_dataset
-from mmtlib.datasets import ReIDDataset, read_dataset
+from mmtlib import InputError
+from mmtlib.data.checks import PARTS, check_dataset
+from mmtlib.data.readers import ReIDDataset, read_dataset
+from mmtlib.world import generate
 from mmtlib.world.sample_folder import draw_sample
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -23,9 +23,7 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 @pytest.fixture(scope="module")
 def plaza(suite_home) -> ReIDDataset:
-    return read_dataset(
-        pedestrians.generate("plaza", suite_home / "data" / "pedestrians", scale="tiny", progress=False)
-    )
+    return read_dataset(generate("plaza", suite_home / "data" / "pedestrians", scale="tiny", progress=False))
 
 
 def leftovers(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.losses import (
     pairwise_distances,
     soft_cross_entropy,

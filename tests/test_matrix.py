@@ -11,9 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmtlib.batch.matrix import read_matrix
-from mmtlib.config import SEEDS, TASKS, InputError, make_settings
-from mmtlib.tasks import census
+from mmtlib import InputError
+from mmtlib.config import SEEDS, TASKS, make_settings
+from mmtlib.data.tasks import census
+from mmtlib.matrix.file import read_matrix
 
 MATRICES = Path(__file__).resolve().parents[1] / "matrices"
 GOOD = {"profile": "smoke", "tasks": [["plaza", "station"]], "methods": ["hard", "mmt"], "seeds": [1, 2]}
@@ -229,10 +230,10 @@ def test_the_matrices_of_the_checkout():
 
 
 def test_the_papers_matrix_has_the_published_cells():
-    from mmtlib.reproduction import published
-    from mmtlib.reproduction.comparison import published_name
+    from mmtlib.results.comparison import published_name
+    from mmtlib.results.runs import read_published
 
-    theirs = published()
+    theirs = read_published()
     theirs = theirs[theirs["reported_in"].str.startswith("Ge et al., ICLR 2020")]
     names = {"direct transfer": "direct", "MMT (k-means)": "mmt"}
     expected = {

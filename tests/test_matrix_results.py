@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mmtlib.batch.matrix import read_matrix
-from mmtlib.experiments import run_folder
 from mmtlib.figures.phases import results_per_epoch
 from mmtlib.files import read_json, write_json
-from mmtlib.reproduction import matrix_results
-from mmtlib.reproduction.tables import QUALITY, SCORES
+from mmtlib.matrix.file import read_matrix
+from mmtlib.results import matrix_results
+from mmtlib.results.tables import QUALITY, SCORES
+from mmtlib.runs.run import run_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # As small as a run gets: what is tested is what files keep of it.

@@ -14,11 +14,17 @@ import pytest
 import torch
 from torch import nn
 
-from mmtlib import backbones, checkpoints
-from mmtlib.backbones import GroupBatchNorm1d, GroupBatchNorm2d
-from mmtlib.checkpoints import architecture
-from mmtlib.config import InputError
-from mmtlib.networks import build_network, load_authors_checkpoint, load_network, save_network
+from mmtlib import InputError
+from mmtlib.networks import (
+    backbones,
+    build_network,
+    load_authors_checkpoint,
+    load_network,
+    save_network,
+    weights,
+)
+from mmtlib.networks.backbones import GroupBatchNorm1d, GroupBatchNorm2d
+from mmtlib.networks.weights import architecture
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "networks.npz")
 
@@ -458,10 +464,10 @@ def test_a_basic_block_is_torchvisions(channels: int, planes: int, stride: int) 
 def test_the_address_of_the_weights_is_torchvisions() -> None:
     from torchvision.models import ResNet50_Weights
 
-    assert checkpoints._IMAGENET_SOURCES["resnet50"][1] == ResNet50_Weights.IMAGENET1K_V1.url
-    assert checkpoints._IMAGENET_FILES["resnet50"][0] in ResNet50_Weights.IMAGENET1K_V1.url
+    assert weights._IMAGENET_SOURCES["resnet50"][1] == ResNet50_Weights.IMAGENET1K_V1.url
+    assert weights._IMAGENET_FILES["resnet50"][0] in ResNet50_Weights.IMAGENET1K_V1.url
 
 
 def test_torchvision_is_not_imported_for_small_networks() -> None:
-    code = "import sys, mmtlib.experiments, mmtlib.lessons; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, mmtlib.runs.run, mmtlib.course.lessons; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

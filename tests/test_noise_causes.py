@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mmtlib.config import InputError
-from mmtlib.datasets import read_dataset
+from mmtlib import InputError
+from mmtlib.data.readers import read_dataset
 from mmtlib.noise.causes import (
     HIDDEN,
     Cause,
@@ -21,7 +21,7 @@ from mmtlib.noise.causes import (
     read_attributes,
     split_causes,
 )
-from mmtlib.pedestrians import generate
+from mmtlib.world import generate
 
 
 def random_case(seed: int, count: int = 70):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import silhouette_samples
 
-from mmtlib.config import InputError
-from mmtlib.label_noise import contingency, label_quality
+from mmtlib import InputError
 from mmtlib.noise.clusters import camera_entropy, cluster_table, identity_table, silhouettes
+from mmtlib.noise.measures import contingency, label_quality
 
 
 @pytest.fixture(params=range(3))

@@ -10,9 +10,9 @@ from matplotlib.colors import to_hex
 
 from mmtlib import figures
 from mmtlib.figures.style import PALETTE
-from mmtlib.label_noise import noise_transitions
 from mmtlib.noise.causes import Cause, false_merges
 from mmtlib.noise.clusters import cluster_table
+from mmtlib.noise.measures import noise_transitions
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, visit
 
-from mmtlib import figures
+from mmtlib import InputError, figures
 from mmtlib.__main__ import main
-from mmtlib.config import InputError, make_settings
-from mmtlib.experiments import RunFolder
+from mmtlib.config import make_settings
+from mmtlib.data.tasks import open_dataset
 from mmtlib.files import read_json, write_json
-from mmtlib.label_noise import label_flow, label_quality
 from mmtlib.networks import build_network, save_network
-from mmtlib.noise.page import write_noise_page
-from mmtlib.noise.subjects import subject_of_images, subject_of_run
-from mmtlib.tasks import open_dataset
+from mmtlib.noise.measures import label_flow, label_quality
+from mmtlib.pages.noise_page import write_noise_page
+from mmtlib.pages.subjects import subject_of_images, subject_of_run
+from mmtlib.runs.folder import RunFolder
 
 SETTINGS = make_settings("smoke", source="plaza", target="station", method="hard")
 

@@ -14,11 +14,12 @@ from browser import CHROMIUM, visit
 from papermill.exceptions import PapermillExecutionError
 from test_book import broken_links, hrefs
 
-from mmtlib import figures, lessons, reproduction
-from mmtlib.config import InputError
+from mmtlib import InputError, figures
+from mmtlib.course import lessons
 from mmtlib.files import read_json
 from mmtlib.pages.book import make_book
-from mmtlib.scheduling import run_all
+from mmtlib.pages.report import write_report
+from mmtlib.runs.parallel import run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -97,7 +98,7 @@ def test_solution_runs(path, runs):
 def test_every_page_of_the_finished_suite_opens_without_a_network(runs, executed, tmp_path):
     for path in LESSONS:
         executed(path)
-    reproduction.write_report(runs, command="mmt run --profile smoke")
+    write_report(runs, command="mmt run --profile smoke")
     book = make_book(runs).parent
     assert broken_links(book) == []
     pictures = {"map_over_epochs.gif"} | ({"map_to_explore.html"} if figures.can_hover() else set())

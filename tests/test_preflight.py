@@ -12,15 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from mmtlib import preflight
+from mmtlib import InputError
 from mmtlib.__main__ import main
-from mmtlib.config import InputError, make_settings
-from mmtlib.experiments import run, run_folder
+from mmtlib.config import make_settings
+from mmtlib.data.tasks import census, load_task, open_dataset
 from mmtlib.files import read_json
 from mmtlib.networks import build_network
-from mmtlib.reproduction import read_runs
-from mmtlib.scheduling import run_all
-from mmtlib.tasks import census, load_task, open_dataset
+from mmtlib.results.runs import read_runs
+from mmtlib.runs import preflight
+from mmtlib.runs.parallel import run_all
+from mmtlib.runs.run import run, run_folder
 from mmtlib.world.sample_folder import draw_sample
 
 SHORT = {

@@ -22,17 +22,19 @@ from hypothesis import assume, example, given, note
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmtlib.batch.matrix import read_matrix
-from mmtlib.batches import augment, identity_batches, load_images
-from mmtlib.checkpoints import read_state_dict
+from mmtlib import InputError
+from mmtlib.batches import augment, identity_batches
 from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans
-from mmtlib.config import METHODS, PROFILES, InputError, Settings, config_hash, make_settings, parse_override
-from mmtlib.datasets import ReIDDataset, read_dataset
+from mmtlib.config import METHODS, PROFILES, Settings, config_hash, make_settings, parse_override
+from mmtlib.data.readers import ReIDDataset, read_dataset
+from mmtlib.data.tasks import load_images
 from mmtlib.ema import update_mean_network
 from mmtlib.files import read_json, read_lines
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
+from mmtlib.matrix.file import read_matrix
 from mmtlib.networks import build_network, load_network, save_network
+from mmtlib.networks.weights import read_state_dict
 from mmtlib.retrieval import evaluate_distances, evaluate_retrieval, rerank
 
 HUGE = 1e15  # squares of larger features leave float32

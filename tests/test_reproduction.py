@@ -10,10 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmtlib import reproduction
-from mmtlib.config import METHODS, InputError, make_settings
-from mmtlib.reproduction import findings
-from mmtlib.reproduction.deviation_list import DEVIATIONS, deviations
+from mmtlib import InputError
+from mmtlib.config import METHODS, make_settings
+from mmtlib.pages.report import write_report
+from mmtlib.results import findings, tables
+from mmtlib.results.deviation_list import DEVIATIONS, deviations
+from mmtlib.results.runs import not_run, read_published, read_results, read_runs
+from mmtlib.results.tables import label_quality, paired, readable
 
 CONTROL = "mmt_without_soft_losses"
 QUALITY = {"nmi": 0.8, "ari": 0.4, "purity": 0.7, "pairwise_precision": 0.5, "pairwise_recall": 0.6}
@@ -87,7 +90,7 @@ RESULTS = three_seeds(
 
 
 def test_table_holds_mean_and_sample_deviation():
-    row = reproduction.table(RESULTS).set_index("method").loc["mmt"]
+    row = tables.table(RESULTS).set_index("method").loc["mmt"]
     # mean (61 + 62 + 66) / 3 = 63; squared deviations 4 + 1 + 9 = 14, over n − 1 = 2: sd = √7 (over n it were 2.160)
     assert row["seeds"] == 3 and row["clusters"] == 320
     assert row["mAP"] == pytest.approx(63) and row["mAP_sd"] == pytest.approx(7**0.5)
@@ -95,19 +98,19 @@ def test_table_holds_mean_and_sample_deviation():
 
 
 def test_table_has_the_main_methods_in_their_order_and_no_k_for_bounds():
-    table = reproduction.table(list(reversed(RESULTS)))
+    table = tables.table(list(reversed(RESULTS)))
     assert list(table["method"]) == ["direct", "supervised", "hard", CONTROL, "mmt"]
     assert list(table["clusters"].isna()) == [True, True, False, False, False]
-    one = reproduction.table([result("mmt", 1, 61.0)])
-    assert pd.isna(one["mAP_sd"][0]) and reproduction.readable(one)["mAP"][0] == "61.0"
-    assert reproduction.readable(table)["mAP"][4] == "63.0 ± 2.6"
+    one = tables.table([result("mmt", 1, 61.0)])
+    assert pd.isna(one["mAP_sd"][0]) and readable(one)["mAP"][0] == "61.0"
+    assert readable(table)["mAP"][4] == "63.0 ± 2.6"
 
 
 def test_other_settings_are_other_rows_and_never_more_seeds():
     noisy = [result("mmt", seed, 40.0, noise_rate=0.4) for seed in (1, 2)]
     more_k = [result("mmt", seed, 50.0, clusters=800) for seed in (1, 2)]
     changed_images = [result("mmt", 4, 70.0, data=["drawn 0"] * 2, finished="2024-01-01T00:00:00+00:00")]
-    table = reproduction.table(RESULTS + noisy + more_k + changed_images)
+    table = tables.table(RESULTS + noisy + more_k + changed_images)
     rows = table[table["method"] == "mmt"]
     assert [(row.clusters, row.variant, row.seeds, row.mAP) for row in rows.itertuples()] == [
         (320, "", 3, pytest.approx(63)),
@@ -122,24 +125,24 @@ def test_where_the_profile_has_changed_since_the_commonest_settings_count_as_unc
         result(m, seed, 50.0, alpha=0.9, lr=lr) for m, lr in (("mmt", 0.5), ("hard", 0.25)) for seed in (1, 2)
     ]
     results.append(result("mmt", 1, 40.0, alpha=0.8, lr=0.5))
-    rows = reproduction.table(results)
+    rows = tables.table(results)
     assert [(row.method, row.variant) for row in rows.itertuples()] == [
         ("hard", ""),
         ("mmt", ""),
         ("mmt", "alpha 0.8"),
     ]
-    assert len(reproduction.pairs(results, "mmt", "hard")) == 2
+    assert len(tables.pairs(results, "mmt", "hard")) == 2
 
 
 def test_direct_transfer_ignores_settings_of_the_adaptation_and_a_newer_run_replaces_an_older():
     older = result("direct", 1, 10.0, epochs=3, clusters=800, finished="2024-01-01T00:00:00+00:00")
-    table = reproduction.table([older, *RESULTS])
+    table = tables.table([older, *RESULTS])
     row = table[table["method"] == "direct"]
     assert len(row) == 1 and row["seeds"].item() == 3 and row["mAP"].item() == pytest.approx(32)
 
 
 def test_paired_interval_is_students_t_by_hand():
-    row = reproduction.paired(RESULTS, "mmt", "hard").iloc[0]
+    row = paired(RESULTS, "mmt", "hard").iloc[0]
     # differences 1, 2, 6: mean 3, sd √7; t(0.975, 2 degrees) = 4.302653, times √7 / √3 = 6.572411 (normal: 2.99)
     assert (row["n"], row["mean"]) == (3, pytest.approx(3)) and row["sd"] == pytest.approx(7**0.5)
     assert row["low"] == pytest.approx(3 - 6.572411, abs=1e-5) and row["high"] == pytest.approx(
@@ -159,7 +162,7 @@ def test_pairs_agree_in_task_seed_and_k():
         result("mmt", 1, 30.0, noise_rate=0.4),
         result("hard", 1, 10.0, noise_rate=0.4),
     ]
-    pairs = reproduction.pairs(results, "mmt", "hard")
+    pairs = tables.pairs(results, "mmt", "hard")
     found = {(p.task, p.clusters, p.variant): p.difference for p in pairs.itertuples()}
     assert found == {
         ("plaza→station", 320, ""): 10.0,
@@ -167,25 +170,21 @@ def test_pairs_agree_in_task_seed_and_k():
         ("plaza→city", 320, ""): -5.0,
         ("plaza→station", 320, "noise_rate 0.4"): 20.0,
     }
-    means = {
-        (r.task, r.variant): (r.n, r.mean) for r in reproduction.paired(results, "mmt", "hard").itertuples()
-    }
+    means = {(r.task, r.variant): (r.n, r.mean) for r in paired(results, "mmt", "hard").itertuples()}
     assert means == {
         ("plaza→station", ""): (2, 5.5),
         ("plaza→city", ""): (1, -5.0),
         ("all", ""): (3, 2.0),  # of the flipped labels nothing
         ("plaza→station", "noise_rate 0.4"): (1, 20.0),
     }
-    by_k = reproduction.paired(results, "mmt", "hard", by=("task", "clusters", "variant"))
+    by_k = paired(results, "mmt", "hard", by=("task", "clusters", "variant"))
     assert [row["n"] for row in by_k.to_dict("records")] == [1, 1, 1, 3, 1]
-    bound = reproduction.pairs(
-        [*results, result("direct", 1, 20.0)], "mmt", "direct"
-    )  # no K of its own: every K
+    bound = tables.pairs([*results, result("direct", 1, 20.0)], "mmt", "direct")  # no K of its own: every K
     assert sorted(bound["difference"]) == [35.0, 50.0]
 
 
 def test_label_quality_is_averaged_per_end():
-    quality = reproduction.label_quality(RESULTS)
+    quality = label_quality(RESULTS)
     assert set(quality["title"]) == {"hard labels", "MMT", METHODS[CONTROL].title}
     assert quality["nmi_first"].tolist() == pytest.approx([0.8] * 3)
     assert quality["nmi_last"].tolist() == pytest.approx([0.9] * 3)
@@ -259,7 +258,7 @@ def test_deviations_follow_the_settings():
 
 
 def test_published_results_are_carried_with_their_sources():
-    published = reproduction.published()
+    published = read_published()
     row = published.query(
         "source == 'DukeMTMC-reID' and target == 'Market-1501' and method == 'MMT (k-means)' and clusters == 500"
     )
@@ -309,7 +308,7 @@ def written(tmp_path_factory):
     (unfinished / "history.jsonl").write_text('{"epoch": 1}\n')
     (tmp_path / "cache" / "source-1").mkdir()
     (tmp_path / "cache" / "source-1" / "result.json").write_text('{"epochs": 3}')
-    return reproduction.write_report(tmp_path, "mmt run --profile 'quick' <script>")
+    return write_report(tmp_path, "mmt run --profile 'quick' <script>")
 
 
 def test_report_needs_no_network_and_runs_nothing(written):
@@ -357,25 +356,25 @@ def test_missing_cells_are_listed(tmp_path):
     for run in RESULTS:
         if (run["method"], run["seed"]) not in (("mmt", 3), ("direct", 2)):
             write_run(tmp_path, run)
-    results = reproduction.read_results(tmp_path)
-    assert reproduction.not_run(tmp_path, results) == [
+    results = read_results(tmp_path)
+    assert not_run(tmp_path, results) == [
         ("direct transfer, plaza→station, seed 2", "not run"),
         ("MMT, plaza→station, seed 3", "not run"),
     ]
-    text = reproduction.write_report(tmp_path, "mmt report x").read_text(encoding="utf-8")
+    text = write_report(tmp_path, "mmt report x").read_text(encoding="utf-8")
     assert "MMT, plaza→station, seed 3: not run" in text
 
 
 def test_folders_without_results_are_refused(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
-        reproduction.write_report(tmp_path, "mmt report x")
+        write_report(tmp_path, "mmt report x")
     assert list(tmp_path.iterdir()) == []
     folder = write_run(tmp_path, RESULTS[0])
     (folder / "result.json").write_text('{"method": ')
     with pytest.raises(InputError, match="does not hold JSON"):
-        reproduction.read_runs(tmp_path)
+        read_runs(tmp_path)
     (folder / "result.json").write_text(json.dumps(RESULTS[0] | {"method": "magic"}))
     with pytest.raises(InputError, match="magic"):
-        reproduction.read_runs(tmp_path)
+        read_runs(tmp_path)
     with pytest.raises(InputError, match="no results"):
-        reproduction.table([])
+        tables.table([])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mmtlib.batch.matrix import read_matrix
 from mmtlib.config import METHOD_LR, Settings, config_hash, make_settings
-from mmtlib.experiments import run_config
 from mmtlib.files import read_json
+from mmtlib.matrix.file import read_matrix
+from mmtlib.runs.run import run_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLES = [p for name in ("quick", "standard") if (p := REPOSITORY / "results" / f"{name}.json").exists()]

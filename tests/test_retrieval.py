@@ -9,8 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from mmtlib import neighbours
-from mmtlib.config import InputError
+from mmtlib import InputError, neighbours
 from mmtlib.retrieval import evaluate_distances, evaluate_retrieval, rerank
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "retrieval.npz")

@@ -1,7 +1,7 @@
 """Files from others never run code, pages never run what files say, and nothing asks the network.
 
 Also: hostile checkpoints of the authors' form (`test_networks.py`), YAML tags and aliases (`test_matrix.py`), the hover
-page (`test_hover.py`), paths and links that leave a data set's folder (`test_datasets.py`, `test_preflight.py`).
+page (`test_hover.py`), paths and links that leave a data set's folder (`test_readers.py`, `test_preflight.py`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from browser import CHROMIUM, visit
 from PIL import Image
 from test_faults import arguments
 
-from mmtlib import figures, reproduction
-from mmtlib.batch.cells import Cell
-from mmtlib.batch.runner import write_plan
-from mmtlib.config import InputError, make_settings
-from mmtlib.experiments import RunFolder
+from mmtlib import InputError, figures
+from mmtlib.config import make_settings
 from mmtlib.files import write_json
+from mmtlib.matrix.runner import write_plan
 from mmtlib.networks import build_network, save_network
-from mmtlib.noise.page import write_noise_page
-from mmtlib.noise.subjects import subject_of_images, subject_of_run
+from mmtlib.pages.noise_page import write_noise_page
 from mmtlib.pages.notebooks import write_notebook_page
+from mmtlib.pages.report import write_report
+from mmtlib.pages.subjects import subject_of_images, subject_of_run
+from mmtlib.runs.cells import Cell
+from mmtlib.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TAG = "<img src=x onerror=window.evil=1>"
@@ -212,7 +213,7 @@ def hostile_report(folder: Path) -> Path:
         (".json", json.dumps({TAG: SCRIPT})),
     ):
         (folder / "notebooks" / f'00_"{TAG}{suffix}').write_text(text)
-    return reproduction.write_report(folder, f"mmt report {SCRIPT}")
+    return write_report(folder, f"mmt report {SCRIPT}")
 
 
 def hostile_noise(folder: Path) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mmtlib.__main__ import main
-from mmtlib.starter import FILES
-from mmtlib.tasks import home
+from mmtlib.course.starter import FILES
+from mmtlib.files import home
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +79,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_a_wheel_holds_the_files_once(wheel):
     assert files(wheel / "mmtlib" / "starter_files") == files(ROOT, FILES)
     assert {path.name.split("-")[0] for path in wheel.iterdir()} == {"mmtlib"}, "more than one package"
-    assert (wheel / "mmtlib" / "reproduction" / "published_results.csv").exists()
+    assert (wheel / "mmtlib" / "results" / "published_results.csv").exists()
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_folder_made_by_a_wheel_runs_a_notebook(wheel, tmp_path):
 
     python("-m", "mmtlib", "init", "course", cwd=tmp_path)
     code = (
-        "import json, mmtlib; from pathlib import Path; from mmtlib.execution import execute\n"
+        "import json, mmtlib; from pathlib import Path; from mmtlib.course.execution import execute\n"
         "short = json.dumps({'source_epochs': 1, 'source_iterations': 2})\n"
         "parameters = {'profile': 'smoke', 'method': 'direct', 'overrides': short}\n"
         "execute(Path('notebooks/cell.ipynb').absolute(), Path('cell.ipynb').absolute(), parameters)\n"

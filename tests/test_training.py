@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmtlib.config import InputError, make_settings
+from mmtlib import InputError
+from mmtlib.config import make_settings
 from mmtlib.ema import update_mean_network
 from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
 
@@ -161,11 +162,8 @@ def test_weights_switch_parts_off_and_scale_the_rest() -> None:
 def test_a_step_that_cannot_be_taken_changes_nothing() -> None:
     networks, means, views, pids = tiny_pair()
     options = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.9, "step": 1}
-    broken = [views[0].clone(), views[1]]
-    broken[0][3, 2] = torch.inf
     before = copy.deepcopy(networks[1].embed.weight)
     for case, error, message in (
-        ((means, adam(networks, 1, 0), broken, pids), FloatingPointError, "hard_ce = nan.*learning rate"),
         (([], adam(networks, 1, 0), views, pids), InputError, "2 networks have 0 teachers"),
         ((means, adam(networks, 1, 0), views, pids * 0), InputError, "at least 2 identities"),
     ):

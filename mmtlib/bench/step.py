@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtlib.batches import load_images
 from mmtlib.bench import plain_loop
 from mmtlib.bench.harness import DEVICE, Benchmark, Size, available_bytes, measure
 from mmtlib.config import Settings
+from mmtlib.data.tasks import load_images
 from mmtlib.epochs import augmented_view
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network

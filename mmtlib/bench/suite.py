@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mmtlib import InputError
 from mmtlib.bench import search, step
 from mmtlib.bench.harness import SIZES, Benchmark, machine_rates
-from mmtlib.config import InputError
-from mmtlib.experiments import hardware, versions
 from mmtlib.files import write_atomic, write_json
+from mmtlib.runs.provenance import hardware, versions
 
 BENCHMARKS: dict[str, Callable[..., Benchmark | list[Benchmark]]] = {
     "jaccard": search.jaccard,

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mmtlib.config import METHODS, InputError
+from mmtlib import InputError
+from mmtlib.config import METHODS
 from mmtlib.figures.style import METHOD_STYLE, legend_below, new_axes
-from mmtlib.reproduction import tables
-from mmtlib.reproduction.ablations import differences
+from mmtlib.results import tables
+from mmtlib.results.ablations import differences
 
 _NAMES = {
     "noise_rate": "share of labels replaced by wrong ones",

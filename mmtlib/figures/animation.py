@@ -15,7 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.maps import draw_points, umap_panels
 from mmtlib.files import write_atomic
 

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmtlib.config import METHODS, InputError
+from mmtlib import InputError
+from mmtlib.config import METHODS
 from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend_below, new_axes
-from mmtlib.reproduction import tables
+from mmtlib.results import tables
 
 _TITLES = {
     "mAP": "mAP (%)",
@@ -33,7 +34,7 @@ _TITLES = {
 
 
 class Run(Protocol):
-    """A run as figures need it: `experiments.RunFolder`, or `reproduction.FinishedRun`."""
+    """A run as figures need it: `runs.folder.RunFolder`, or `results.runs.FinishedRun`."""
 
     @property
     def result(self) -> dict[str, Any] | None:

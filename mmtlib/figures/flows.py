@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION, YELLOW, new_axes
-from mmtlib.label_noise import label_flow
+from mmtlib.noise.measures import label_flow
 
 # What can happen to an image between two clusterings; `image_fates` says when.
 FATES = ("stayed", "merged", "split", "moved alone", "left out")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.style import BLACK, BLUE, GREY, PALETTE, VERMILLION, YELLOW
 from mmtlib.files import write_atomic
-from mmtlib.label_noise import label_flow, label_quality, wrong_labels
+from mmtlib.noise.measures import label_flow, label_quality, wrong_labels
 
 LIMIT = 1500  # images on a page: more make it slow and large
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "hex")

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
 from mmtlib.neighbours import as_features, nearest_neighbours
 

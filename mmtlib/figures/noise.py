@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.style import (
     BLUE,
     GREEN,
@@ -167,7 +167,7 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
 
 
 def transition_curves(transitions: Sequence[Mapping[str, float | None]], ax: Axes | None = None) -> Axes:
-    """How wrong labels come, go and stay: the records of `label_noise.noise_transitions`, a line per share."""
+    """How wrong labels come, go and stay: the records of `noise.measures.noise_transitions`, a line per share."""
     ax = new_axes(ax)
     epochs = [record["epoch"] for record in transitions]
     looks = {
@@ -249,7 +249,7 @@ def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None, ax
 
     Args:
         scores: As by `noise.silhouettes` (N); NaN is left away.
-        wrong: As by `label_noise.wrong_labels` (N), or None.
+        wrong: As by `noise.measures.wrong_labels` (N), or None.
         ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax, height=3.2)

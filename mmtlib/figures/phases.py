@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
-from mmtlib.config import METHODS, InputError
+from mmtlib import InputError
+from mmtlib.config import METHODS
 from mmtlib.figures.style import new_axes
-from mmtlib.reproduction import tables
+from mmtlib.results import tables
 
 _NAMES = {
     "noise_rate": "share of wrong labels added",
@@ -29,7 +30,7 @@ def results_per_epoch(runs: Iterable[Any]) -> list[dict]:
     with a new optimiser.
 
     Args:
-        runs: Finished runs (`experiments.RunFolder` or `reproduction.FinishedRun`).
+        runs: Finished runs (`runs.folder.RunFolder` or `results.runs.FinishedRun`).
     """
     return [
         run.result

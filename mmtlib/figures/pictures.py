@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.figures.style import (
     BLUE,
     GREEN,

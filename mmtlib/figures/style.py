@@ -24,9 +24,10 @@ GREY = "#8A8A8A"  # what is left out: junk, images outside the highlighted group
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 
-# Eight colours for sixteen methods: relatives share a colour and differ in marker and line.
+# Few colours for many methods: relatives share a colour and differ in marker and line.
 _LOOKS = {
     "direct": (BLACK, "v", "--"),
+    "direct_camera_norm": (GREY, "v", ":"),
     "supervised": (PURPLE, "^", "--"),
     "hard_single": (VERMILLION, "s", ":"),
     "hard": (VERMILLION, "o", "-"),

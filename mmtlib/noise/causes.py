@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mmtlib.config import InputError
-from mmtlib.datasets import ReIDDataset
+from mmtlib import InputError
+from mmtlib.data.readers import ReIDDataset
 
 
 @dataclass(frozen=True)

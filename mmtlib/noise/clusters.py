@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.kmeans import label_means
-from mmtlib.label_noise import contingency
 from mmtlib.neighbours import as_features
+from mmtlib.noise.measures import contingency
 
 BLOCK = 4096  # images at a time
 

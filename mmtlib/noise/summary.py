@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from mmtlib.label_noise import (
-    label_flow,
-    label_quality,
-    noise_transitions,
-    with_singletons,
-    wrong_labels,
-)
 from mmtlib.noise import causes
 from mmtlib.noise.clusters import cluster_table, identity_table, silhouettes
-from mmtlib.noise.subjects import Subject
+from mmtlib.noise.measures import label_flow, label_quality, noise_transitions, with_singletons, wrong_labels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Pseudo labels and what is known about their images.
+
+    Attributes:
+        name: For headings.
+        note: Where the labels come from, in a sentence.
+        names: Of the images (N): their paths in the data set.
+        images: uint8 (N, 3, H, W).
+        camids: Cameras (N).
+        pids: True identities (N), −1 where unknown; None if all are.
+        attributes: A row per image, or None.
+        features: float32 (N, D), unit rows: those that the last labels were made from.
+        epochs: Labels (N) per epoch, the last ones last; one entry where there is no training.
+    """
+
+    name: str
+    note: str
+    names: tuple[str, ...]
+    images: torch.Tensor
+    camids: np.ndarray
+    pids: np.ndarray | None
+    attributes: pd.DataFrame | None
+    features: np.ndarray
+    epochs: list[np.ndarray]
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """Which images have a known identity (N, bool), or None if none has."""
+        return None if self.pids is None else self.pids >= 0
 
 
 def without_truth(subject: Subject) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.pages.notebooks import notebook_body, page
 from mmtlib.pages.parts import escape
 

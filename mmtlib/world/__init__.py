@@ -1,4 +1,27 @@
-"""How the embedded world is drawn: its dials, its people, their walk, their places, their cameras.
+"""The embedded world: three domains of drawn pedestrians, with their dials, people, walk, places and cameras."""
 
-`mmtlib.pedestrians` is what the rest of the library uses of it.
-"""
+from mmtlib.world.generation import (
+    DOMAINS,
+    OCCLUDERS,
+    SCALES,
+    VIEWS,
+    World,
+    contact_sheet,
+    generate,
+    pictures,
+    render,
+    world,
+)
+
+__all__ = [
+    "DOMAINS",
+    "OCCLUDERS",
+    "SCALES",
+    "VIEWS",
+    "World",
+    "contact_sheet",
+    "generate",
+    "pictures",
+    "render",
+    "world",
+]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 
 DOMAINS = ("plaza", "station", "city")
 DEFAULT_GAP = {"plaza": 0.0, "station": 0.5, "city": 0.6}
@@ -150,7 +150,7 @@ def domain_scale(scale: str, domain: str) -> Scale:
     parts = given.get(domain, {}) if isinstance(given, dict) else None
     if not isinstance(parts, dict) or set(given) - set(DOMAINS) or set(parts) - {"census", "dials"}:
         raise InputError(
-            f"scale {scale}: expected domains ({', '.join(DOMAINS)}), each with `census` and `dials`; found {text[:80]!r}"
+            f"scale {scale}: expected domains ({', '.join(DOMAINS)}) with `census` and `dials`; found {text[:80]!r}"
         )
     changes, dials = parts.get("census", {}), parts.get("dials", {})
     if not (isinstance(changes, dict) and isinstance(dials, dict)) or set(changes) - set(Census._fields):
@@ -184,8 +184,8 @@ def _checked(census: Census, where: str) -> Census:
         needs["seen"] = census.seen[0] <= census.seen[1] <= census.cameras
     if wrong := [name for name, fine in needs.items() if not fine]:
         raise InputError(
-            f"{where}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at least 2 identities "
-            "to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at most 2)"
+            f"{where}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at least 2 "
+            "identities to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at most 2)"
         )
     return census
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmtlib import pedestrians
 from mmtlib.files import write_atomic
+from mmtlib.world import render, world
 from mmtlib.world.worlds import pictures
 
 DOMAIN, SEED = "city", 11  # no run of the course trains on this world
@@ -37,7 +37,7 @@ def draw_sample(
     folder = Path(folder)
     if (folder / "labels.csv").exists():  # written last
         return folder
-    place = pedestrians.world(DOMAIN, seed=SEED, size=size)
+    place = world(DOMAIN, seed=SEED, size=size)
     first = place.census.train_ids  # of those that the world itself keeps for its test
     everyone = [*range(people), *range(first, first + newcomers)]
     shots = [(identity, *shot) for identity in everyone for shot in pictures(place, identity)]
@@ -46,7 +46,7 @@ def draw_sample(
     for (identity, split, pid, camera, index), number in zip(shots, numbers):
         path = f"{'photos' if split == 'train' else 'later'}/IMG_{number:04d}.png"
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        pixels = pedestrians.render(DOMAIN, identity, camera, index, seed=SEED, size=size)
+        pixels = render(DOMAIN, identity, camera, index, seed=SEED, size=size)
         Image.fromarray(pixels).save(folder / path)
         rows.append(f"{path},{pid},{camera},{split}")
     write_atomic(folder / "labels.csv", "\n".join(rows) + "\n")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mmtlib.config import InputError
+from mmtlib import InputError
 from mmtlib.world.knobs import DOMAINS, Census, Knobs, domain_knobs, domain_scale
 from mmtlib.world.photography import Camera, cameras, take
 from mmtlib.world.population import OCCLUDERS, VIEWS, Person, Shot, generator, person, shot, visits

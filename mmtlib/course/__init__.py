@@ -1,0 +1,1 @@
+"""The notebooks: what they share, their execution, and the folder that `mmt init` makes of them."""

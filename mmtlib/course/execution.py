@@ -1,0 +1,91 @@
+"""Executing notebooks by papermill, in this Python, with a page of each that opens without a network."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmtlib import InputError
+
+
+def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
+    """Execute one notebook; keep the executed copy and, beside it, its HTML.
+
+    Args:
+        path: The notebook.
+        copy: Where the executed copy goes. It is kept after a failure too, up to the cell that failed.
+        parameters: Values for its parameters cell.
+
+    Returns:
+        The executed copy.
+
+    Raises:
+        InputError: A parameter that the notebook does not have.
+        papermill.exceptions.PapermillExecutionError: A cell failed.
+    """
+    # Checks of web addresses, of which notebooks have none, would compile a grammar for a second at every start; None
+    # makes jsonschema do without, as where the package is not installed.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import papermill
+    from traitlets.config import Config
+
+    from mmtlib.pages.notebooks import write_notebook_page
+
+    known = papermill.inspect_notebook(_literal(path))
+    if unknown := set(parameters) - set(known):
+        raise InputError(
+            f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
+        )
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
+    with (
+        tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
+        _environment(MMTLIB_PYTHON=sys.executable),
+    ):
+        config = Config(
+            {
+                "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
+                # All is written by then, and a kernel's farewell takes seconds.
+                "NotebookClient": {"shutdown_kernel": "immediate"},
+            }
+        )
+        try:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(copy),
+                parameters,
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+                start_timeout=600,  # a busy machine, or packages on a network drive
+                config=config,
+            )
+        finally:
+            if copy.exists():
+                write_notebook_page(copy)
+    return copy
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill takes it: it would fill in parameters where there are braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the processes started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

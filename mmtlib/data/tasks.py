@@ -1,0 +1,171 @@
+"""The data of a task: embedded worlds drawn on first use, data sets read from folders, images decoded once."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtlib import InputError
+from mmtlib.config import EMBEDDED_DOMAINS, Settings, config_hash
+from mmtlib.data.images import read_image, shown, some
+from mmtlib.data.readers import ReIDDataset, Split, read_dataset
+from mmtlib.files import home
+from mmtlib.world import generate, pictures, world
+
+DATA_SETTINGS = ("source", "target", "world_seed", "world_scale", "gap", "height", "width")
+
+
+@dataclass(frozen=True)
+class Images:
+    """A decoded split on the training device: uint8 images (N, 3, H, W) with identities and cameras (N)."""
+
+    images: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of one task. Target identities serve the scores and measures (and `supervised`), nothing else."""
+
+    source: Images
+    target: Images
+    query: Images
+    gallery: Images
+
+
+def open_dataset(name: str, settings: Settings) -> ReIDDataset:
+    """An embedded domain (generated on first use) or a data set's folder."""
+    if name in EMBEDDED_DOMAINS:
+        return read_dataset(generate_world(name, settings))
+    if not Path(name).exists():
+        raise InputError(
+            f"{name!r} is neither an embedded domain ({', '.join(EMBEDDED_DOMAINS)}) nor an existing folder: "
+            "give one of these names, or the path of a data set"
+        )
+    return read_dataset(name)
+
+
+class Census(NamedTuple):
+    """How much there is: images to train on, people that are told apart in them, and images that are scored."""
+
+    images: int
+    identities: int
+    scored: int  # queries and gallery; 0: no test set
+
+
+def census(name: str, settings: Settings) -> Census:
+    """Of an embedded domain, which need not be drawn yet, or of a data set's folder."""
+    if name in EMBEDDED_DOMAINS:
+        place = world(name, **_world_options(name, settings))
+        seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
+        images = [sum(1 for _ in pictures(place, i)) for i in range(seen)]
+        train = images[: place.census.train_ids]
+        return Census(sum(train), len(train), sum(images) - sum(train) + place.census.junk)
+    dataset = open_dataset(name, settings)
+    people = set(dataset.train.pids[dataset.train.pids >= 0].tolist())
+    queries, gallery = len(dataset.query), len(dataset.gallery)
+    return Census(len(dataset.train), len(people), queries + gallery if queries and gallery else 0)
+
+
+def generate_world(domain: str, settings: Settings) -> Path:
+    """The folder of an embedded domain as the settings want it."""
+    return generate(domain, home() / "data" / "pedestrians", **_world_options(domain, settings))
+
+
+def load_images(
+    root: str | Path,
+    paths: Sequence[str],
+    height: int,
+    width: int,
+    device: torch.device | str = "cpu",
+    *,
+    workers: int | None = None,
+) -> Tensor:
+    """Decode all images once, resize them (bicubic) and keep them as one tensor.
+
+    Args:
+        root: folder that `paths` are relative to.
+        paths: N file names.
+        height: rows of the result, H.
+        width: columns of the result, W.
+        device: where the tensor is kept.
+        workers: threads (default: one per core, at most 16); they do not change the result.
+
+    Returns:
+        Images (N, 3, H, W), uint8, RGB.
+
+    Raises:
+        InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
+    """
+    if height < 1 or width < 1:
+        raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")
+    images = np.empty((len(paths), 3, height, width), np.uint8)
+
+    def read_block(start: int) -> list[str]:
+        problems = []
+        for index in range(start, min(start + 64, len(paths))):
+            try:
+                images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
+            except InputError as error:
+                problems.append(f"{shown(paths[index])}: {error}")
+        return problems
+
+    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+        problems = [line for lines in pool.map(read_block, range(0, len(paths), 64)) for line in lines]
+    if problems:
+        raise InputError(
+            f"{len(problems)} of {len(paths)} images in {root} cannot be read; replace or remove them:\n  "
+            + some(problems, separator="\n  ")
+        )
+    return torch.from_numpy(images).to(device)
+
+
+def load_task(settings: Settings) -> Task:
+    """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
+    data = Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS})
+    return _load_task(data, *data_keys(data))
+
+
+@functools.lru_cache(maxsize=1)  # one task at a time: Market-1501 alone is 1.3 GB
+def _load_task(data: Settings, *keys: str) -> Task:  # by the keys, a folder that has changed is read again
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source, target = open_dataset(data.source, data), open_dataset(data.target, data)
+    load = functools.partial(load_split, height=data.height, width=data.width, device=device)
+    parts = (target.train, target.query, target.gallery)
+    return Task(load(source, source.train), *(load(target, part) for part in parts))
+
+
+def load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
+    """The decoded images of one part of a data set."""
+    return Images(
+        load_images(dataset.root, split.paths, height, width, device=device), split.pids, split.camids
+    )
+
+
+def data_keys(settings: Settings) -> list[str]:
+    """What stands for the data in a hash: everything that decides an embedded domain's pixels, or a folder's files."""
+    return [
+        config_hash(world(name, **_world_options(name, settings)).record())
+        if name in EMBEDDED_DOMAINS
+        else open_dataset(name, settings).fingerprint()
+        for name in (settings.source, settings.target)
+    ]
+
+
+def _world_options(domain: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "seed": settings.world_seed,
+        "size": (settings.height, settings.width),
+        "scale": settings.world_scale,
+        "gap": None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
+    }

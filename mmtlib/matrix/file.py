@@ -1,0 +1,247 @@
+"""Matrix files: YAML that names the cells of a table as products of lists. All that is wrong is said at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import reprlib
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmtlib import InputError
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, make_settings
+from mmtlib.runs.cells import Cell, essential, impossible
+
+KEYS = ("profile", "tasks", "methods", "seeds", "clusters", "backbones", "set")
+BACKBONES = ("small", "resnet50", "ibn-resnet50")
+MAX_CELLS = 10_000
+# Settings that have a list of their own; `set` is for everything else.
+_LISTED = dict.fromkeys(("source", "target"), "tasks") | {
+    name: f"{name}s" for name in ("method", "seed", "backbone")
+}
+_LISTED["clusters"] = "clusters"
+
+
+_shortener = reprlib.Repr()  # aliases in a small file can stand for gigabytes
+_shortener.maxlevel, _shortener.maxstring, _shortener.maxother = 3, 300, 300
+_brief = _shortener.repr
+
+
+@dataclass
+class _Problems:
+    """What is wrong, each line once, with the product of the file that it stands in."""
+
+    where: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        if self.where + text not in self.lines:
+            self.lines.append(self.where + text)
+
+    def catch(self, call: Callable[[], Any]) -> Any:
+        """The value of a call, or None after noting the input error that it raised."""
+        try:
+            return call()
+        except InputError as error:
+            self.add(str(error))
+            return None
+
+
+def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
+    """Read a matrix file.
+
+    The file holds one mapping, or a list of them; each is the product of its lists. `tasks` (pairs of embedded
+    domains or folders), `methods` and `seeds` are needed; `clusters`, `backbones` and `set` may stand beside
+    them, for one `profile` (default: quick). `set` overrides settings: a mapping whose lists are taken one value
+    after another, or a list of such mappings. Folders are relative to the working folder. A method without K is
+    one cell for all K, and direct transfer one for all settings of the adaptation.
+
+    Args:
+        path: The file.
+        check_data: Also open the data sets, to find cells that could never run.
+
+    Returns:
+        The cells, in the file's order.
+
+    Raises:
+        InputError: The message holds all that is wrong: unknown keys and values, duplicates, impossible cells.
+    """
+    path, problems, cells = Path(path), _Problems(), {}
+    products = _products(path, problems)
+    for number, product in enumerate(products, start=1):
+        problems.where = f"product {number}: " if len(products) > 1 else ""
+        for cell in _cells(product, problems):
+            if cell in cells:
+                problems.add(f"{cell} stands there twice with the same settings")
+            cells[cell] = None
+    problems.where = ""
+    chosen = list(dict.fromkeys(map(essential, cells)))
+    for reason in impossible(chosen, scored=True) if check_data else ():
+        problems.add(f"impossible: {reason}")
+    if problems.lines:
+        count = f"{len(problems.lines)} problem{'s' if len(problems.lines) > 1 else ''}"
+        raise InputError(
+            f"{path}: {count}, nothing was started:\n" + "\n".join(f"  - {p}" for p in problems.lines)
+        )
+    return chosen
+
+
+def _products(path: Path, problems: _Problems) -> list[Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+            names = [key.value for key, _ in node.value]
+            for name in sorted({str(name) for name in names if names.count(name) > 1}):
+                problems.add(f"line {node.start_mark.line + 1}: the key {name} stands there twice")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is no YAML file: {error}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder; name the matrix file in it") from error
+    if not value:
+        problems.add("the file is empty; expected tasks, methods and seeds")
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings of a YAML file; one that aliases repeat is met once."""
+    nodes, seen = [node] if node else [], set()
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                yield node
+            nodes += [
+                each for entry in node.value for each in (entry if isinstance(entry, tuple) else (entry,))
+            ]
+
+
+def _cells(product: Any, problems: _Problems) -> list[Cell]:
+    """The cells of one product; what cannot be used is left out and noted."""
+    if not isinstance(product, dict):
+        problems.add(f"expected a mapping with the keys {', '.join(KEYS)}, found {_brief(product)}")
+        return []
+    for key in product:
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, 1)
+            problems.add(
+                f"unknown key {key!r}{f', did you mean {near[0]!r}' if near else ''}: known are {', '.join(KEYS)}"
+            )
+    profile = product.get("profile", "quick")
+    if not (isinstance(profile, str) and profile in PROFILES):
+        problems.add(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")
+        profile = "quick"
+    tasks = [_task(task, problems) for task in _list(product, "tasks", _PAIR, problems)]
+    lists = {
+        "method": _list(product, "methods", _names(METHODS), problems),
+        "seed": _list(product, "seeds", _whole(0), problems),
+    }
+    if "clusters" in product:
+        lists["clusters"] = _list(product, "clusters", _whole(2), problems)
+    if "backbones" in product:
+        lists["backbone"] = _list(product, "backbones", _names(BACKBONES), problems)
+    variants = _variants(product.get("set", {}), profile, problems)
+    count = len(tasks) * len(variants) * math.prod(map(len, lists.values()))
+    if count > MAX_CELLS:
+        problems.add(f"{count:,} cells are more than {MAX_CELLS:,}: split the matrix")
+        return []
+    found = []
+    for task, *values, variant in itertools.product(filter(None, tasks), *lists.values(), variants):
+        named = dict(zip(("source", "target"), task)) | dict(zip(lists, values)) | variant
+        settings = problems.catch(lambda named=named: make_settings(profile, **named))
+        if settings is not None:
+            found.append(Cell(profile, settings))
+    return found
+
+
+def _list(product: dict, key: str, kind: _Kind, problems: _Problems) -> list:
+    """The values under a key that can be used, each once."""
+    expected, fits = kind
+    if key not in product:
+        problems.add(f"the key {key} is missing: expected a list of {expected}")
+        return []
+    values = product[key]
+    if not isinstance(values, list) or not values:
+        problems.add(f"{key}: expected a list of {expected}, found {_brief(values)}")
+        return []
+    found: dict[str, Any] = {}
+    for value in values:
+        if not fits(value):
+            problems.add(f"{key}: expected {expected}, found {_brief(value)}")
+        elif repr(value) in found:
+            problems.add(f"{key}: {value!r} stands there twice")
+        else:
+            found[repr(value)] = value
+    return list(found.values())
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(v, str) and v.isprintable() and v for v in value)
+    )
+
+
+_Kind = tuple[str, Callable[[Any], bool]]  # in words, and the test
+_PAIR: _Kind = ("pairs [source, target]", _is_pair)
+
+
+def _names(known: Iterable[str]) -> _Kind:
+    return f"names out of {', '.join(known)}", lambda value: isinstance(value, str) and value in known
+
+
+def _whole(least: int) -> _Kind:
+    return f"whole numbers from {least}", lambda value: type(value) is int and value >= least
+
+
+def _task(pair: list[str], problems: _Problems) -> tuple[str, str] | None:
+    """Source and target, folders as whole paths: cells run in other working folders."""
+    ends = [end if end in EMBEDDED_DOMAINS else str(Path(end).expanduser().absolute()) for end in pair]
+    if ends[0] == ends[1] or Path(ends[0]).resolve() == Path(ends[1]).resolve():
+        problems.add(f"tasks: {pair!r} is impossible, source and target are the same")
+        return None
+    return ends[0], ends[1]
+
+
+def _variants(given: Any, profile: str, problems: _Problems) -> list[dict[str, Any]]:
+    """The overrides under `set`, one mapping per variant."""
+    hints = typing.get_type_hints(Settings)
+    entries = given if isinstance(given, list) else [given]
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        problems.add(f"set: expected a mapping of settings, or a list of them, found {_brief(given)}")
+        return [{}]
+    variants = []
+    for entry in entries:
+        choices = {}
+        for name, value in entry.items():
+            if name in _LISTED:
+                problems.add(f"set: {name} is not for here, it has the list {_LISTED[name]}")
+                continue
+            values = value if _is_choice(value, hints.get(name)) else [value]
+            if not values:
+                problems.add(f"set: {name} is an empty list")
+            for one in values:  # alone, so that every wrong value is found
+                if any(isinstance(v, (list, dict)) for v in (one if isinstance(one, list) else [one])):
+                    problems.add(f"set: {name}: expected a value, or a list of them, found {_brief(one)}")
+                    return [{}]
+                problems.catch(lambda name=name, one=one: make_settings(profile, **{str(name): one}))
+            choices[name] = values
+        if math.prod(map(len, choices.values())) > MAX_CELLS:
+            problems.add(f"set: the lists make more than {MAX_CELLS:,} variants: split the matrix")
+            continue
+        variants += [dict(zip(choices, values)) for values in itertools.product(*choices.values())]
+    return variants
+
+
+def _is_choice(value: Any, kind: Any) -> bool:
+    """Whether a list holds several values of a setting; of one that is a list itself, a list of lists."""
+    is_list = typing.get_origin(kind) is tuple
+    return isinstance(value, list) and (not is_list or any(isinstance(v, list) for v in value))

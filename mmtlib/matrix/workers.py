@@ -1,0 +1,162 @@
+"""Where the jobs of a batch run: slots of this machine, or the workers of a Dask cluster. Each job is a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from mmtlib import InputError
+from mmtlib.processes import end_with_parent, usable_cores
+
+PARENT = "MMTLIB_PARENT"  # tells a job whose end is its end too
+Submit = Callable[[int], Future]
+
+_stopped = threading.Event()
+_processes: set[subprocess.Popen] = set()
+
+
+def run_process(out: Path, number: int, environment: dict[str, str] | None = None) -> None:
+    """Run one job of the batch planned in `out`, in a process of its own, and wait for it.
+
+    Args:
+        out: The batch's folder.
+        number: Of the job in its plan.
+        environment: Variables for the job, such as CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        RuntimeError: It failed; the message is what it said last.
+    """
+    command = [sys.executable, "-m", "mmtlib", "batch", "--out", str(out), "--job", str(number)]
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    variables = os.environ | (environment or {}) | {PARENT: str(os.getpid()), "PYTHONPATH": path}
+    # A session of its own: Ctrl-C reaches the queue alone, which then ends its jobs.
+    process = subprocess.Popen(
+        command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    _processes.add(process)
+    try:
+        said = process.communicate()[1].strip().splitlines()
+    finally:
+        _processes.discard(process)
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        hint = " (perhaps out of memory: use fewer slots)" if name == "SIGKILL" else ""
+        raise RuntimeError(f"its process was ended by {name}{hint}")
+    if process.returncode:
+        reason = next(
+            (line for line in reversed(said) if line.startswith("mmt: ")), (said or ["no message"])[-1]
+        )
+        raise RuntimeError(reason.removeprefix("mmt: ").removeprefix("failed: "))
+
+
+@contextmanager
+def local_slots(out: Path, slots: int | None = None) -> Iterator[Submit]:
+    """Slots of this machine: one per GPU, which is the only one that its job sees, else one per core.
+
+    Args:
+        out: The batch's folder.
+        slots: Jobs at a time; more than there are GPUs share them.
+    """
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    environments = slot_environments(slots)
+    for environment in environments:
+        free.put(environment)
+
+    def run(number: int) -> None:
+        environment = free.get()
+        try:
+            if not _stopped.is_set():
+                run_process(out, number, environment)
+        finally:
+            free.put(environment)
+
+    threads = ThreadPoolExecutor(len(environments))
+    _stopped.clear()
+    try:
+        yield lambda number: threads.submit(run, number)
+    except BaseException:
+        _stopped.set()
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in list(_processes):
+            process.terminate()
+        raise
+    threads.shutdown()
+
+
+def slot_environments(slots: int | None = None) -> list[dict[str, str]]:
+    """The environment variables of each local slot."""
+    import torch
+
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = given.split(",")[:count] if given else [str(i) for i in range(count)]
+    if not gpus:
+        return [{} for _ in range(slots or usable_cores())]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(slots or len(gpus))]
+
+
+@contextmanager
+def dask_workers(out: Path, address: str) -> Iterator[tuple[Submit, Callable[[], None]]]:
+    """The workers of a Dask cluster that sees `out` under the same path.
+
+    Jobs of a worker that is lost are given to another one, where they go on from their last epoch; a job that fails is
+    tried once more. Where workers declare GPUs (`dask worker --resources GPU=1`), each job takes one of them.
+
+    Args:
+        out: The batch's folder.
+        address: Of the scheduler, such as tcp://10.0.0.1:8786.
+
+    Yields:
+        A function that hands out a job, and one that raises once the scheduler is gone.
+
+    Raises:
+        InputError: `distributed` is not installed, or no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("--scheduler needs the extra `cluster`: make install WITH=cluster") from error
+    try:
+        client = Client(address, timeout="10s", name="mmt batch")
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        raise InputError(
+            f"no Dask scheduler answers at {address!r} ({error or type(error).__name__}): start one with "
+            "`dask scheduler` and give the address that it prints"
+        ) from error
+
+    def check() -> None:
+        if client.status != "running":
+            raise ConnectionError(
+                f"the Dask scheduler at {address} is gone ({client.status}): finished epochs are kept; start it again, "
+                "and call the same command"
+            )
+
+    with client:
+        resources = client.run(_resources).values()
+        gpus = {"GPU": 1} if any("GPU" in each for each in resources) else None
+        executor = client.get_executor(pure=False, retries=1, resources=gpus)
+        try:
+            yield lambda number: executor.submit(run_process, out, number), check
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _resources(dask_worker: object) -> dict[str, float]:
+    """What a Dask worker declares; run on each of them."""
+    return dask_worker.state.total_resources
+
+
+def follow_parent() -> None:
+    """In a job: end when the process that started it is gone, even if that was killed."""
+    if parent := os.environ.pop(PARENT, None):
+        end_with_parent(int(parent))

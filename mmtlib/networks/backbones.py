@@ -1,0 +1,140 @@
+"""The convolutional part of the networks, and batch norms over groups of images.
+
+`small_base` is the laptop's ResNet; `resnet50_base` builds the authors' ResNet-50 and IBN-ResNet-50 (a) from
+torchvision's. Layers are numbered as in the authors' state dicts, so that their checkpoints load. torchvision is
+imported for the ResNet-50s alone: it takes longer than all the rest that a small run needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtlib import InputError
+
+
+def _grouped_batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, group: int) -> Tensor:
+    """Normalise consecutive groups of the batch each by its own statistics; the first group moves the running ones."""
+    if x.shape[0] % group:
+        raise InputError(
+            f"a training batch of {x.shape[0]} images cannot be split into batch-norm groups of {group}: choose a "
+            f"batch size that is a multiple of {group}, or set bn_group to a divisor of the batch size or to None"
+        )
+    layer.num_batches_tracked.add_(1)
+    outputs = []
+    for index, chunk in enumerate(x.split(group)):
+        mean, var = (layer.running_mean, layer.running_var) if index == 0 else (None, None)
+        outputs.append(
+            F.batch_norm(chunk, mean, var, layer.weight, layer.bias, True, layer.momentum, layer.eps)
+        )
+    return torch.cat(outputs)
+
+
+class GroupBatchNorm1d(nn.BatchNorm1d):
+    """`BatchNorm1d` over groups of `group` consecutive samples; see `GroupBatchNorm2d`."""
+
+    def __init__(self, num_features: int, group: int) -> None:
+        super().__init__(num_features)
+        self.group = group
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` (B, D)."""
+        return _grouped_batch_norm(self, input, self.group) if self.training else super().forward(input)
+
+
+class GroupBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose training statistics come from groups of `group` consecutive images.
+
+    The authors train 64 images on four GPUs with `DataParallel`, so each of their batch norms sees 16 images,
+    and only the first replica's running statistics survive. Groups of 16 do the same on one device.
+    """
+
+    def __init__(self, num_features: int, group: int) -> None:
+        super().__init__(num_features)
+        self.group = group
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` (B, C, H, W)."""
+        return _grouped_batch_norm(self, input, self.group) if self.training else super().forward(input)
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN-a (Pan et al. 2018): instance norm on the first half of the channels, batch norm on the rest."""
+
+    def __init__(self, channels: int, norm_layer: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN = norm_layer(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, C, H, W)."""
+        return torch.cat([self.IN(x[:, : self.half]), self.BN(x[:, self.half :])], dim=1)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016), as torchvision's `BasicBlock`, name by name."""
+
+    def __init__(
+        self,
+        channels: int,
+        planes: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        norm_layer: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = norm_layer(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = norm_layer(planes)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, planes, H', W') of `x` (B, channels, H, W)."""
+        kept = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out.add_(kept))
+
+
+def small_base(width: int, stem_stride: int, norm_layer: Callable[[int], nn.Module]) -> nn.Sequential:
+    """The four-block ResNet of `width` to 8 * `width` channels; its last stage has stride 1, as the authors' has.
+
+    A stem of stride 2 is 3x3, and the second block halves the maps; one of stride 4 is 5x5, and the second block
+    does not. Either way 64x32 images end as 8x4 maps.
+    """
+    stem = nn.Conv2d(3, width, stem_stride + 1, stride=stem_stride, padding=stem_stride // 2, bias=False)
+    layers: list[nn.Module] = [stem, norm_layer(width), nn.ReLU(inplace=True)]
+    channels = width
+    for planes, stride in ((width, 1), (2 * width, 4 // stem_stride), (4 * width, 2), (8 * width, 1)):
+        shortcut = None
+        if planes != channels:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, planes, 1, stride=stride, bias=False), norm_layer(planes)
+            )
+        layers.append(BasicBlock(channels, planes, stride, shortcut, norm_layer))
+        channels = planes
+    return nn.Sequential(*layers)
+
+
+def resnet50_base(ibn: bool, stem_relu: bool | None, norm_layer: Callable[[int], nn.Module]) -> nn.Sequential:
+    """torchvision's ResNet-50 up to its last maps, with the last stage at stride 1, in the authors' numbering."""
+    from torchvision.models import resnet50
+
+    resnet = resnet50(weights=None, norm_layer=norm_layer)
+    resnet.layer4[0].conv2.stride = (1, 1)
+    resnet.layer4[0].downsample[0].stride = (1, 1)
+    relu, pool = resnet.relu, resnet.maxpool
+    if ibn:
+        for block in (*resnet.layer1, *resnet.layer2, *resnet.layer3):
+            block.bn1 = InstanceBatchNorm(block.conv1.out_channels, norm_layer)
+        stem = [relu if stem_relu in (None, True) else nn.Identity(), pool]
+    else:  # one module fewer: the numbers in the state dict depend on it
+        stem = [nn.Sequential(relu, pool) if stem_relu else pool]
+    stages = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
+    return nn.Sequential(resnet.conv1, resnet.bn1, *stem, *stages)

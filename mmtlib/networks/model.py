@@ -1,0 +1,248 @@
+"""The re-ID networks: a small ResNet for laptops, and the authors' ResNet-50 and IBN-ResNet-50 (a).
+
+All share one form: convolutions, global average pooling (times a constant gain), a batch-norm neck whose
+bias stays 0, and a bias-free classifier. In train mode a network returns the pooled features (the triplet losses read
+them) and the logits; in eval mode the L2-normalised batch-normed feature, which is the embedding that is
+clustered and searched.
+
+Taught in: notebook 01.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtlib import InputError
+from mmtlib.files import write_atomic
+from mmtlib.networks.backbones import GroupBatchNorm1d, GroupBatchNorm2d, resnet50_base, small_base
+from mmtlib.networks.weights import check_fit, imagenet_state_dict, read_state_dict
+
+NETWORK_NAMES = ("small", "resnet50", "ibn-resnet50")
+
+
+class ReIDNetwork(nn.Module):
+    """Convolutions, pooling, batch-norm neck and classifier; build one with `build_network`.
+
+    Attributes:
+        name: Which architecture this is, one of `NETWORK_NAMES`.
+        options: The options it was built with (kept in saved files).
+        num_features: D, the length of features and embeddings.
+    """
+
+    def __init__(
+        self, base: nn.Module, num_features: int, num_classes: int, *, gain: float, bn_group: int | None
+    ) -> None:
+        super().__init__()
+        self.name = ""
+        self.options: dict[str, Any] = {}
+        self.num_features = num_features
+        self.gain = gain
+        self.base = base
+        self.feat_bn = GroupBatchNorm1d(num_features, bn_group) if bn_group else nn.BatchNorm1d(num_features)
+        self.feat_bn.bias.requires_grad_(False)
+        self.classifier = nn.Linear(num_features, num_classes, bias=False)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of rows of the classifier."""
+        return self.classifier.out_features
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Embed normalised images (B, 3, H, W).
+
+        Returns:
+            In train mode `(features (B, D), logits (B, K))`, the features before the batch norm;
+            in eval mode the embedding (B, D) with unit rows.
+        """
+        maps = self.base(images)  # (B, D, h, w)
+        # From here on in float32 whatever autocast does: half-precision distances lose the triplets.
+        with torch.autocast(maps.device.type, enabled=False):
+            # A sum over positions, not maps.mean((2, 3)), whose gradient loses the channels-last layout (slower).
+            positions = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, D)
+            total = positions.sum(dim=1, dtype=torch.promote_types(maps.dtype, torch.float32))  # (B, D)
+            features = total * (self.gain / positions.shape[1])
+            neck = self.feat_bn(features)
+            if not self.training:
+                return F.normalize(neck)
+            return features, self.classifier(neck)
+
+    def set_classifier(self, weight: Tensor) -> None:
+        """Replace the classifier by one of K classes with these weights.
+
+        Args:
+            weight: (K, D), for example the L2-normalised cluster centres. It is copied. The new parameter is unknown
+                to existing optimisers.
+
+        Raises:
+            InputError: If `weight` is not a (K, D) matrix with K >= 1.
+        """
+        if weight.ndim != 2 or weight.shape[1] != self.num_features or weight.shape[0] < 1:
+            raise InputError(
+                f"classifier weights have shape {tuple(weight.shape)}, expected (K, {self.num_features}): "
+                "one row per class, in the feature space of this network"
+            )
+        old = self.classifier.weight
+        classifier = nn.Linear(self.num_features, weight.shape[0], bias=False, device="meta")
+        classifier.weight = nn.Parameter(
+            weight.detach().to(device=old.device, dtype=old.dtype, copy=True).contiguous()
+        )
+        self.classifier = classifier
+
+
+def build_network(
+    name: str,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    gain: float | None = None,
+    width: int = 16,
+    stem_stride: int = 2,
+    stem_relu: bool | None = None,
+    bn_group: int | None = None,
+    imagenet: str | Path | None = None,
+) -> ReIDNetwork:
+    """Build a re-ID network with weights that follow from `seed` alone (the global random state is left as it was).
+
+    Args:
+        name: "small" (4 basic blocks, 0.33 M parameters, D = 8 * width), "resnet50" or "ibn-resnet50" (D = 2048).
+        num_classes: K of the classifier, at least 1.
+        seed: Seed of the random weights.
+        gain: Constant factor on the pooled feature; None: 3 for "small", whose 128-d distances would else be too
+            short for the softmax-triplet, and 1 for the others, as published.
+        width: Channels of the first stage of "small".
+        stem_stride: 2 or 4, of "small" alone; 4 takes three quarters of the time and sees less fine detail.
+        stem_relu: ReLU between the stem's batch norm and its max-pool; None: as the authors have it, which is none in
+            "resnet50" and one in "ibn-resnet50". "small" always has one.
+        bn_group: Images per batch-norm group in training (16 = the authors' four GPUs); None: the whole batch.
+        imagenet: A file of ImageNet weights, or "cache" for torchvision's cached file; None: random weights.
+
+    Returns:
+        The network, on the CPU, float32, in train mode.
+
+    Raises:
+        InputError: On an unknown name, an option out of range, or ImageNet weights that are missing or do not fit.
+    """
+    if name not in NETWORK_NAMES:
+        raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}: a classifier needs at least 1 class")
+    if bn_group and bn_group < 2:
+        raise InputError(
+            f"bn_group is {bn_group}: batch norm needs at least 2 images a group (None: the whole batch)"
+        )
+    if width < 1:
+        raise InputError(f"width is {width}: the first stage needs at least 1 channel")
+    if stem_stride not in (2, 4):
+        raise InputError(
+            f"stem_stride is {stem_stride}: the small network's first convolution has stride 2 or 4"
+        )
+    if gain is not None and not 0 < gain < float("inf"):
+        raise InputError(f"gain is {gain}: the pooled feature needs a positive factor")
+    norm_layer = partial(GroupBatchNorm2d, group=bn_group) if bn_group else nn.BatchNorm2d
+    gain = gain if gain is not None else (3.0 if name == "small" else 1.0)
+    with torch.device("meta"):  # constructors would draw from the global generator, and take their time
+        if name == "small":
+            base, num_features = small_base(width, stem_stride, norm_layer), 8 * width
+        else:
+            base, num_features = resnet50_base(name == "ibn-resnet50", stem_relu, norm_layer), 2048
+        network = ReIDNetwork(base, num_features, num_classes, gain=gain, bn_group=bn_group)
+    network.to_empty(device="cpu")
+    _initialise(network, torch.Generator().manual_seed(seed))
+    if imagenet:
+        state, path = imagenet_state_dict(name, imagenet)
+        check_fit(state, {f"base.{key}": tensor for key, tensor in base.state_dict().items()}, name, path)
+        network.load_state_dict(state, strict=False)  # the neck and the classifier keep their own
+    network.name = name
+    network.options = {"gain": gain, "bn_group": bn_group}
+    network.options |= (
+        {"width": width, "stem_stride": stem_stride} if name == "small" else {"stem_relu": stem_relu}
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str, Any]:
+    """Fill a network with weights that the authors' code saved, without executing anything in the file.
+
+    Args:
+        path: `model_best.pth.tar` or `checkpoint.pth.tar` of yxgeee/MMT, or a checkpoint of OpenUnReID, whose ResNet-50
+            wants `build_network("resnet50", ..., stem_relu=True)`.
+        network: Filled in place; its classifier is replaced by the checkpoint's, whatever its number of classes.
+            Left as it was when the checkpoint is refused.
+
+    Returns:
+        What the checkpoint says besides: `layout`, and for example `epoch` and `best_mAP`.
+
+    Raises:
+        InputError: The file cannot be read safely, or its weights are not those of this architecture.
+
+    Taught in: notebook 06.
+    """
+    state, facts = read_state_dict(path)
+    expected = network.state_dict()
+    classifier = state.get("classifier.weight")
+    if classifier is not None and classifier.ndim == 2 and classifier.shape[1] == network.num_features:
+        expected["classifier.weight"] = classifier
+    check_fit(state, expected, network.name, path)
+    if (
+        facts["layout"] == "OpenUnReID"
+        and network.name == "resnet50"
+        and not network.options.get("stem_relu")
+    ):
+        raise InputError(
+            f"{path} is a ResNet-50 of OpenUnReID, which has a ReLU after the stem's batch norm: "
+            'build the network with build_network("resnet50", ..., stem_relu=True)'
+        )
+    network.set_classifier(state["classifier.weight"])
+    network.load_state_dict(state, strict=False)  # all but step counters was checked above
+    return facts
+
+
+def save_network(network: ReIDNetwork, path: str | Path) -> Path:
+    """Write a network's weights and how to build it as one safetensors file, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    how = {"name": network.name, "num_classes": network.num_classes, "options": network.options}
+    return write_atomic(path, safetensors.torch.save(tensors, metadata={"mmtlib_network": json.dumps(how)}))
+
+
+def load_network(path: str | Path) -> ReIDNetwork:
+    """Read a network that `save_network` wrote.
+
+    Returns:
+        The network, on the CPU, in train mode.
+
+    Raises:
+        InputError: The file is missing, damaged, or not written by `save_network`.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            how = json.loads((file.metadata() or {})["mmtlib_network"])
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        network = build_network(how["name"], how["num_classes"], **how["options"])
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a network of save_network ({type(error).__name__}: {error}). "
+            "Checkpoints of other programs are read by load_authors_checkpoint"
+        ) from error
+    check_fit(state, network.state_dict(), network.name, path)
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """He-normal convolutions, batch norms at identity, a near-zero classifier, as in the authors' code."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.001, generator=generator)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)):
+            module.reset_parameters()

@@ -1,0 +1,193 @@
+"""Weights that others saved: read without executing anything, renamed to this package's layer names, checked.
+
+Known layouts are those of the authors' repository (yxgeee/MMT), of OpenUnReID, and ImageNet weights of torchvision
+and IBN-Net. A `.pth` file is a pickle and may hold code; everything here reads it in PyTorch's weights-only mode,
+which builds tensors, numbers and containers and refuses the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtlib import InputError
+
+# Old checkpoints hold their best mAP as a NumPy scalar, under the module path of NumPy 1 or of NumPy 2.
+_SCALAR = np._core.multiarray.scalar
+_NUMPY_SCALARS = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+]
+
+_IMAGENET_FILES = {
+    "resnet50": ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth"),  # the second is an older name
+    "ibn-resnet50": ("resnet50_ibn_a-d9d0bb7b.pth",),
+}
+_IMAGENET_SOURCES = {
+    "resnet50": (
+        "torchvision's ResNet50_Weights.IMAGENET1K_V1",
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    ),
+    "ibn-resnet50": (
+        "resnet50_ibn_a-d9d0bb7b.pth of XingangPan/IBN-Net",
+        "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
+    ),
+}
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Read a PyTorch checkpoint onto the CPU; only tensors, numbers, strings and containers are accepted.
+
+    Raises:
+        InputError: The file is missing, no PyTorch checkpoint, or holds anything else, which is not executed.
+    """
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except Exception as error:  # a broken or hostile pickle can fail in any way
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        found = f"it asks for {refused[1]}, which was not executed" if refused else type(error).__name__
+        raise InputError(
+            f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
+            "numbers only. If you trust its origin, save its state dict anew in the program it comes from"
+        ) from error
+
+
+def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights in a checkpoint under this package's layer names.
+
+    Returns:
+        The tensors by name, and facts: the numbers at the checkpoint's top level (`epoch`, `best_mAP`) and `layout`.
+        Of a student and its mean network (OpenUnReID) the mean network is taken, which is the one they evaluate.
+
+    Raises:
+        InputError: As in `read_pickle`, or there are no weights in the file.
+    """
+    content = read_pickle(path)
+    facts: dict[str, Any] = {}
+    state = content
+    if isinstance(content, dict):
+        facts = {str(k): float(v) for k, v in content.items() if isinstance(v, (int, float, np.number))}
+        state = next((content[k] for k in ("state_dict", "state_dict_1") if k in content), content)
+    if not isinstance(state, dict) or not state or not all(torch.is_tensor(v) for v in state.values()):
+        raise InputError(
+            f"{path} holds no state dict: expected tensors by layer name, or a dictionary with the key 'state_dict'"
+        )
+    state = {re.sub(r"^(module\.)+", "", str(name)): tensor for name, tensor in state.items()}
+    if any(name.startswith("mean_net.") for name in state):
+        state = {n.removeprefix("mean_net."): t for n, t in state.items() if n.startswith("mean_net.")}
+    state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    facts["layout"] = "OpenUnReID" if any(name.startswith("backbone.") for name in state) else "MMT"
+    return _rename(state), facts
+
+
+def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """OpenUnReID's and torchvision's layer names as the authors of MMT number them."""
+    ibn = any(name.endswith(".bn1.IN.weight") for name in state)
+    first = 4 if ibn else 3  # in IBN-ResNet the stem's ReLU takes a number
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("backbone.").removeprefix("head.")
+        name = re.sub(r"^conv1\.", "base.0.", re.sub(r"^bn1\.", "base.1.", name))
+        name = re.sub(r"^layer(\d)\.", lambda match: f"base.{int(match[1]) - 1 + first}.", name)
+        renamed[name] = tensor
+    return renamed
+
+
+def architecture(state: dict[str, Tensor]) -> str:
+    """What network a state dict (authors' layer names) belongs to, in words or as a name of `build_network`."""
+    ibn = "base.4.0.bn1.IN.weight" in state
+    third = r"^base\.6\.(\d+)\." if ibn else r"^base\.5\.(\d+)\."
+    blocks = 1 + max((int(match[1]) for name in state if (match := re.match(third, name))), default=-1)
+    if "base.3.conv1.weight" in state:
+        return "small"
+    if "base.3.0.conv3.weight" in state or ibn:
+        return {6: "", 23: "a 101-layer "}.get(blocks, "another ") + ("ibn-resnet50" if ibn else "resnet50")
+    if "base.3.0.conv2.weight" in state:
+        return "a ResNet-18 or -34"
+    return "none that is known here"
+
+
+def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, path: str | Path) -> None:
+    """Refuse weights that are not exactly those of a network.
+
+    Args:
+        state: Tensors by name.
+        expected: The network's state dict. Missing step counters of batch norms (old checkpoints) are no fault.
+        name: What the network is called.
+        path: Where the weights come from, for the message.
+
+    Raises:
+        InputError: Names the missing, unexpected, misshapen or non-finite tensors and the architecture that would fit.
+    """
+    faults = {
+        "missing": [n for n in expected if n not in state and not n.endswith("num_batches_tracked")],
+        "unexpected": [n for n in state if n not in expected],
+        "of another shape": [
+            f"{n} {tuple(t.shape)} for {tuple(expected[n].shape)}"
+            for n, t in state.items()
+            if n in expected and t.shape != expected[n].shape
+        ],
+        "not finite": [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())],
+    }
+    if any(faults.values()):
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+            for what, names in faults.items()
+            if names
+        ]
+        raise InputError(
+            f"the weights in {path} do not fit {name!r} ({'; '.join(parts)}). They look like {architecture(state)}"
+        )
+
+
+def imagenet_file(name: str, source: str | Path) -> Path:
+    """The file with a backbone's ImageNet weights. Nothing is ever downloaded.
+
+    Args:
+        name: "resnet50" or "ibn-resnet50".
+        source: A file, or "cache" for the one in torch hub's cache folder.
+
+    Raises:
+        InputError: There is no such file; the message says where it can be had, and how.
+    """
+    if name not in _IMAGENET_FILES:
+        raise InputError(f"there are no ImageNet weights for the network {name!r}: leave `imagenet` empty")
+    candidates = [Path(source)]
+    if str(source) == "cache":
+        candidates = [Path(torch.hub.get_dir()) / "checkpoints" / file for file in _IMAGENET_FILES[name]]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        title, url = _IMAGENET_SOURCES[name]
+        raise InputError(
+            f"no ImageNet weights at {candidates[0]}. Nothing is downloaded while training: get {title} first, by\n"
+            f"  python -c \"import torch; torch.hub.load_state_dict_from_url('{url}')\"\n"
+            "which fills the cache that imagenet=cache reads, or give a file's path as imagenet=FILE; imagenet= "
+            "(nothing) starts from random weights"
+        )
+    return path
+
+
+def imagenet_state_dict(name: str, source: str | Path) -> tuple[dict[str, Tensor], Path]:
+    """ImageNet weights of a backbone, without their classifier; the arguments are those of `imagenet_file`.
+
+    Returns:
+        Tensors under this package's layer names, and the file they came from.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+    """
+    path = imagenet_file(name, source)
+    state, _ = read_state_dict(path)
+    return {n: tensor for n, tensor in state.items() if not n.startswith("fc.")}, path

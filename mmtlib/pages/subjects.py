@@ -1,0 +1,139 @@
+"""What `mmt noise` looks at: the pseudo labels of a run, or those of a network's features of any images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmtlib import InputError, clustering
+from mmtlib.config import Settings
+from mmtlib.data.images import some
+from mmtlib.data.readers import NO_LABEL, ReIDDataset
+from mmtlib.data.tasks import load_images, open_dataset
+from mmtlib.epochs import stream_seed
+from mmtlib.evaluation import extract
+from mmtlib.files import read_json
+from mmtlib.networks import build_network, load_authors_checkpoint, load_network
+from mmtlib.noise.causes import read_attributes
+from mmtlib.noise.summary import Subject
+from mmtlib.runs.folder import RunFolder
+
+
+def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
+    """The pseudo labels that a run trained on; those of its network's features where it trained on none.
+
+    Args:
+        folder: A run's folder, `runs/<profile>/cache/<method>-<hash>`.
+        clusters: K for a run without pseudo labels (direct transfer); None takes DBSCAN.
+
+    Raises:
+        InputError: Not a finished run's folder.
+    """
+    run = RunFolder(folder)
+    if run.result is None:
+        raise InputError(
+            f"{folder} is not a finished run: expected result.json, in runs/<profile>/cache/<run>"
+        )
+    config = read_json(folder / "config.json")
+    names = {field.name for field in dataclasses.fields(Settings)}
+    settings = Settings(**{name: value for name, value in config.items() if name in names})
+    last = run.result["epochs"]
+    if not (folder / "epochs").is_dir():
+        return subject_of_images(
+            settings.target, folder / "network_1.safetensors", settings, clusters=clusters
+        )
+    epochs = [run.epoch(number)["labels"].astype(np.int64) for number in range(1, last + 1)]
+    features = run.epoch(max(1, last - 1))["features"].astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    task = f"{settings.method}, {settings.source} → {settings.target}, seed {settings.seed}"
+    note = f"The labels of epoch {last} of a run ({task})."
+    return _subject(open_dataset(settings.target, settings), settings, note, features, epochs)
+
+
+def subject_of_images(
+    images: str,
+    checkpoint: Path,
+    settings: Settings,
+    *,
+    labels: Path | None = None,
+    clusters: int | None = None,
+) -> Subject:
+    """Labels that clustering gives to images by a network's features.
+
+    Args:
+        images: A folder of images, a data set (its training images count), or an embedded domain's name.
+        checkpoint: A network of a run (safetensors), or of the authors' code for `settings.backbone`.
+        settings: Image size, precision, DBSCAN's parameters.
+        labels: A CSV file with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
+        clusters: K for k-means; None takes DBSCAN with the authors' rule for eps.
+    """
+    dataset = open_dataset(images, settings)
+    if labels is not None:
+        dataset = _with_labels(dataset, labels)
+    if not len(dataset.train):
+        raise InputError(f"{images} holds no training images")
+    network = _network(checkpoint, settings)
+    pixels = load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = extract(settings, [network.to(device)], pixels.to(device))[0]
+    if clusters is None:
+        found = clustering.dbscan(
+            features, None, settings.min_samples, settings.k1, settings.k2, settings.rho
+        )
+        how = "DBSCAN on the Jaccard distance, eps by the authors' rule"
+    else:
+        found, _ = clustering.kmeans(features, clusters, stream_seed(settings.seed, "clusters", 0))
+        how = f"k-means with K = {clusters}"
+    note = f"{how}, on the features of {checkpoint.name}."
+    return _subject(dataset, settings, note, features, [found], pixels)
+
+
+def _subject(
+    dataset: ReIDDataset,
+    settings: Settings,
+    note: str,
+    features: np.ndarray,
+    epochs: list[np.ndarray],
+    pixels: torch.Tensor | None = None,
+) -> Subject:
+    train = dataset.train
+    if pixels is None:
+        pixels = load_images(dataset.root, train.paths, settings.height, settings.width)
+    pids = train.pids if (train.pids >= 0).any() else None
+    attributes = read_attributes(dataset, train.paths)
+    return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
+
+
+def _network(checkpoint: Path, settings: Settings) -> torch.nn.Module:
+    if checkpoint.suffix == ".safetensors":
+        return load_network(checkpoint).eval()
+    network = build_network(settings.backbone, 1)
+    load_authors_checkpoint(checkpoint, network)
+    return network.eval()
+
+
+def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:
+    """The data set with identities and cameras from a CSV file; images that it does not name have no identity."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or not {"path", "pid"} <= set(rows[0]):
+        raise InputError(f"{file}: expected the columns path,pid and, if known, camid, and a line per image")
+    place = {path: i for i, path in enumerate(dataset.train.paths)}
+    if strange := [row["path"] for row in rows if row["path"] not in place]:
+        raise InputError(
+            f"{file} names {len(strange)} images that are not in {dataset.root}: {some(strange)}. "
+            "Paths are relative to that folder"
+        )
+    pids, camids = np.full(len(place), NO_LABEL), dataset.train.camids.copy()
+    try:
+        for row in rows:
+            pids[place[row["path"]]] = int(row["pid"])
+            if row.get("camid"):
+                camids[place[row["path"]]] = int(row["camid"])
+    except ValueError as error:
+        raise InputError(f"{file}: pid and camid are whole numbers, camid from 0: {error}") from error
+    return dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, pids=pids, camids=camids))

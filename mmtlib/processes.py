@@ -1,0 +1,80 @@
+"""The processor cores that are ours, and the one pool of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, even if that was killed: it would train for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def process_pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[Pool]:
+    """Processes that end with this one, at once where the block is left by an exception.
+
+    Args:
+        workers: How many at most.
+        begin: Called with `arguments` in each process before its first job.
+    """
+    pool = Pool(workers, _SPAWN, _begin, (os.getpid(), begin, arguments))
+    try:
+        yield pool
+    except BaseException:
+        processes = list(pool._processes.values())  # a keyboard interrupt must not wait for an epoch to end
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+class Pool(ProcessPoolExecutor):
+    """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
+
+    def submit(self, *job: Any, **named: Any) -> Future:
+        """Hand out a job; processes are started here, and do not see the script that started them."""
+        with _hidden_script():
+            return super().submit(*job, **named)
+
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple) -> None:
+    end_with_parent(parent)
+    if begin is not None:
+        begin(*arguments)
+
+
+@contextmanager
+def _hidden_script() -> Iterator[None]:
+    """Spawned processes import the script that started them; ours need not (it may load torch, or draw again)."""
+    script = sys.modules["__main__"]
+    kept = {name: vars(script)[name] for name in ("__spec__", "__file__") if name in vars(script)}
+    script.__spec__ = None
+    vars(script).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(script).update(kept)

@@ -1,0 +1,165 @@
+"""The numbers read back in words. Every sentence follows from the results it is given, whichever way they fall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mmtlib.config import METHODS
+from mmtlib.results.tables import label_quality, main_profile, paired, table
+
+CONTROL = "mmt_without_soft_losses"  # has the mean networks, but not the soft losses
+
+
+def sentences(results: Sequence[dict]) -> list[str]:
+    """What the results say: the scope, MMT against hard labels, whose gain it is, the order of the methods.
+
+    Args:
+        results: Result dicts of any tasks, methods, seeds and settings.
+
+    Returns:
+        Short paragraphs of plain text. Where an interval holds 0 they say that the runs do not decide.
+
+    Raises:
+        InputError: No results.
+    """
+    return [_scope(results), *_comparisons(results), *_labels(results), *_order(results)]
+
+
+def number(value: float) -> str:
+    """A signed number with one decimal and a true minus sign."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def difference(row: dict[str, Any]) -> str:
+    """A row of `tables.paired` in words: "+3.1 mAP (95 % interval −1.0 to +7.2, 3 pairs)"."""
+    if row["n"] < 2:
+        return f"{number(row['mean'])} mAP (one pair, so no interval)"
+    return f"{number(row['mean'])} mAP (95 % interval {number(row['low'])} to {number(row['high'])}, {row['n']} pairs)"
+
+
+def _scope(results: Sequence[dict]) -> str:
+    summary = table(results)
+    seeds, older = sorted(set(summary["seeds"])), len(results) - int(summary["seeds"].sum())
+    text = (
+        f"{_count(len(results), 'finished run')} of {_count(summary['method'].nunique(), 'method')} on "
+        f"{_count(summary['task'].nunique(), 'task')}, {_span(seeds)} per row. All scores are those of the last "
+        "epoch; no epoch and no network was chosen by them."
+    )
+    if older:
+        text += (
+            f" Left out: {_count(older, 'older run')} of the same cell, or on images that have changed since."
+        )
+    if main_profile(results) == "smoke":
+        text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
+    return text
+
+
+def _order(results: Sequence[dict]) -> list[str]:
+    """Per task (and K), the methods from the highest mean mAP to the lowest, and what lies below direct transfer."""
+    summary = table(results)
+    summary = summary[summary["variant"] == ""]
+    texts = []
+    for task, rows in summary.groupby("task", sort=False):
+        bounds = rows[rows["clusters"].isna()]
+        if len(rows) < 2:
+            continue
+        for k in sorted(rows["clusters"].dropna().unique()) or [None]:
+            group = pd.concat([bounds, rows[rows["clusters"] == k]]) if k is not None else bounds
+            group = group.sort_values("mAP", ascending=False)
+            names = [f"{title} {value:.1f}" for title, value in zip(group["title"], group["mAP"])]
+            text = f"{task}{f' (K = {k})' if k is not None else ''}, mean mAP from high to low: {'; '.join(names)}."
+            direct = group.loc[group["method"] == "direct", "mAP"]
+            below = group.loc[group["mAP"] < direct.iloc[0], "title"] if len(direct) else []
+            if len(below):
+                text += f" Below direct transfer, so adaptation did harm: {'; '.join(below)}."
+            texts.append(text)
+    return texts
+
+
+def _comparisons(results: Sequence[dict]) -> list[str]:
+    """MMT against the baseline, and the part of the mean networks in it; the profile's own settings come first."""
+    total, means, soft = (
+        _overall(paired(results, a, b)) for a, b in (("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))
+    )
+    texts = []
+    for variant in sorted({*total, *means, *soft}):
+        lead = f"With {variant}: " if variant else ""
+        if variant and max(parts[variant]["n"] for parts in (total, means, soft) if variant in parts) < 2:
+            continue  # a single pair under a changed setting: the table shows it, there is nothing to say of it
+        if variant in total:
+            texts.append(
+                f"{lead}MMT minus hard labels, paired by task, seed and K: "
+                f"{verdict(total[variant], 'MMT', 'hard labels')}"
+            )
+        if variant in means and variant in soft:
+            texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
+    few = "No two pairs of MMT and hard labels agree in task, seed, K and settings, so they are not compared here."
+    return texts or [few]
+
+
+def verdict(row: dict[str, Any], a: str, b: str) -> str:
+    """A row of `tables.paired` in words, with what its interval says of the two."""
+    text = difference(row)
+    if row["n"] < 2:
+        return f"{text}. One pair shows no spread: nothing can be concluded from it."
+    if _side(row):
+        where, place = ("above", "ahead of") if _side(row) > 0 else ("below", "behind")
+        return f"{text}. The interval lies {where} 0: {a} is {place} {b} in these runs."
+    return f"{text}. The interval holds 0: these runs do not tell the two apart."
+
+
+def _whose_gain(total: dict[str, Any] | None, means: dict[str, Any], soft: dict[str, Any]) -> str:
+    """What the control row says: it has the mean networks of MMT and the hard losses of the baseline."""
+    control = METHODS[CONTROL].title
+    text = f"The control row ({control}) minus hard labels: {difference(means)}; "
+    text += f"MMT minus the control row, which is what the soft losses add: {difference(soft)}. "
+    if soft["n"] < 2 or means["n"] < 2:
+        return text + "One pair cannot say whose the gain is."
+    text += {1: "The mean networks gain by themselves", -1: "The mean networks by themselves lose"}.get(
+        _side(means), "An effect of the mean networks by themselves does not show"
+    )
+    text += {1: "; the soft losses add to it.", -1: "; the soft losses cost."}.get(
+        _side(soft), "; an effect of the soft losses on top does not show."
+    )
+    if total is not None and total["mean"] <= 0:
+        text += " MMT as a whole did not gain over hard labels on average."
+    return text
+
+
+def _side(row: dict[str, Any]) -> int:
+    """1 or −1 where the interval lies above or below 0, else 0."""
+    return int(row["low"] > 0) - int(row["high"] < 0)
+
+
+def _labels(results: Sequence[dict]) -> list[str]:
+    """How the pseudo labels of the two main methods changed from the first epoch to the last."""
+    quality = label_quality(results)
+    if quality.empty:
+        return []
+    parts = []
+    for method in ("hard", "mmt"):
+        rows = quality[(quality["title"] == METHODS[method].title) & (quality["variant"] == "")]
+        if len(rows):
+            first, last = rows["pairwise_f1_first"].mean(), rows["pairwise_f1_last"].mean()
+            parts.append(f"{first:.2f} to {last:.2f} with {METHODS[method].title}")
+    return (
+        [f"Pairwise F1 of the pseudo labels, first to last epoch, mean over tasks: {'; '.join(parts)}."]
+        if parts
+        else []
+    )
+
+
+def _overall(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per variant, the row over all tasks, or the only one."""
+    return {row["variant"]: row for row in summary.to_dict("records")}  # "all" is a variant's last row
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _span(counts: list[int]) -> str:
+    return _count(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"

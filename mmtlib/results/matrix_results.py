@@ -1,0 +1,103 @@
+"""The runs of a whole matrix in one committed file: too long to train in a notebook, read with their origin."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtlib.config import Settings, config_hash
+from mmtlib.data.tasks import DATA_SETTINGS, data_keys
+from mmtlib.files import home, read_json
+from mmtlib.results.runs import FinishedRun
+from mmtlib.results.tables import QUALITY, SCORES, task_name
+from mmtlib.runs.run import run_config
+
+
+@dataclass(frozen=True)
+class MatrixResults:
+    """What a file holds that belongs to this version of the code: runs (possibly none) and a note for the reader."""
+
+    runs: list[FinishedRun]
+    note: str
+
+    @property
+    def results(self) -> list[dict]:
+        """The result dicts of the runs."""
+        return [run.result for run in self.runs]
+
+
+def entry(run: Any) -> dict[str, Any]:
+    """What a file keeps of a finished run: its result, and of its epochs the scores and the labels' quality.
+
+    Args:
+        run: A `runs.folder.RunFolder` or a `results.runs.FinishedRun`.
+
+    Returns:
+        `result.json` with `curve` (a list over the epochs for each score), `label_curve` (the same for each measure of
+        the pseudo labels) and `memorisation` (the last epoch's).
+    """
+    history, adapted = run.history, "label_quality" in run.history[-1]
+    curve = {name: [round(record[name], 4) for record in history] for name in SCORES}
+    labels = {name: [round(r["label_quality"][name], 5) for r in history] for name in QUALITY if adapted}
+    return run.result | {
+        "curve": curve,
+        "label_curve": labels,
+        "memorisation": history[-1].get("memorisation"),
+    }
+
+
+def read(name: str, folder: str | Path | None = None) -> MatrixResults:
+    """The committed runs of a matrix; those of another version of the code, settings or images are left out.
+
+    Args:
+        name: The matrix's name: the file is `<name>.json`, and `matrices/<name>.yaml` says what is in it.
+        folder: Where the file lies; None or "": `results/` of the checkout.
+
+    Returns:
+        The runs, and in `note` their number, date, hardware and command, or how to make them.
+    """
+    file = (Path(folder) if folder else home() / "results") / f"{name}.json"
+    command = f"python benchmarks/measure_matrix.py matrices/{name}.yaml"
+    if not file.exists():
+        return MatrixResults([], f"{file.name}: not run yet. To run it: {command}")
+    content = read_json(file)
+    entries = list(_current(content["results"]))
+    dropped = len(content["results"]) - len(entries)
+    note = f"{file.name}: {len(entries)} of {content['cells']} runs"
+    if dropped:
+        note += f"; {dropped} left out, made by another version of the code or on other images"
+    if not entries:
+        return MatrixResults([], f"{note}. To run it again: {content['command']}")
+    hardware, seeds = content["hardware"], sorted({e["seed"] for e in entries})
+    note += f" of {', '.join(dict.fromkeys(map(task_name, entries)))}, seeds {', '.join(map(str, seeds))};"
+    note += f"\n  {content['command']}"
+    note += f"\n  finished {content['finished']} on {hardware['gpu'] or hardware['cpu']}, {hardware['cores']} cores"
+    return MatrixResults([FinishedRun(file, e, _history(e)) for e in entries], note)
+
+
+def _current(entries: Iterable[dict]) -> Iterable[dict]:
+    """The entries whose hash this code gives to their settings."""
+    keys, known = functools.cache(data_keys), set(Settings().to_dict())
+    for item in entries:
+        values = {name: value for name, value in item["config"].items() if name in known}
+        settings = Settings(**values)
+        data = keys(Settings(**{name: values[name] for name in DATA_SETTINGS}))
+        if config_hash(run_config(settings, data)) == item["config_hash"]:
+            yield item
+
+
+def _history(item: dict) -> list[dict]:
+    """The epochs of an entry as history records."""
+    count = len(item["curve"]["mAP"])
+    first = 1 if item["label_curve"] else 0  # direct transfer has one record, of epoch 0
+    records = [{"epoch": first + e} | {k: v[e] for k, v in item["curve"].items()} for e in range(count)]
+    if item["label_curve"]:
+        records = [
+            record | {"label_quality": {name: values[e] for name, values in item["label_curve"].items()}}
+            for e, record in enumerate(records)
+        ]
+    records[-1]["memorisation"] = item["memorisation"]
+    return records

@@ -1,0 +1,251 @@
+"""What result files add up to: means over seeds, paired differences with intervals, label quality.
+
+Runs are compared where they agree in everything but what is compared: a seed that was run under another setting (more
+clusters, flipped labels) is a row of its own, never one more seed of the same row. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from mmtlib import InputError
+from mmtlib.config import MAIN_METHODS, METHODS, PROFILES, SOURCE_SETTINGS, TASKS, make_settings
+
+SCORES = ("mAP", "top1", "top5", "top10")
+QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
+METHOD_ORDER = (
+    *MAIN_METHODS,
+    *(name for name in METHODS if name not in MAIN_METHODS),
+)  # of rows, bars and legends
+_CELL = ["source", "target", "method", "clusters", "variant"]
+
+
+def task_name(result: dict) -> str:
+    """source→target; of a folder, its last name."""
+    return "→".join(Path(result[end]).name or str(result[end]) for end in ("source", "target"))
+
+
+def group_name(row: dict) -> str:
+    """A table row's task, K and changed settings in one line."""
+    parts = [
+        row["task"],
+        "" if pd.isna(row.get("clusters")) else f"K = {row['clusters']}",
+        row.get("variant", ""),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def frame(results: Sequence[dict]) -> pd.DataFrame:
+    """One row per configuration and seed: the newest where there are several, none for images that have changed since.
+
+    Returns:
+        Columns task, source, target, method, clusters (missing where the method has no K), variant (settings that
+        differ from the profile's, "" for none; where no run has the profile's value, from the commonest one), seed,
+        the scores in percent, and `result`, the dict itself.
+
+    Raises:
+        InputError: No results.
+    """
+    if not results:
+        raise InputError("no results to tabulate: give the result dicts of finished runs")
+    base = _base(results)
+    data: dict[tuple[str, str], Any] = {}  # what the newest run of each task was trained on
+    rows = []
+    for result in sorted(results, key=lambda r: r.get("finished", ""), reverse=True):
+        method = METHODS[result["method"]]
+        trained_on = result.get("config", {}).get("data")
+        if data.setdefault((result["source"], result["target"]), trained_on) != trained_on:
+            continue  # another version of the embedded world, or a folder with other files
+        has_k = method.labels == "clusters" and method.clustering == "kmeans"
+        rows.append(
+            {
+                "task": task_name(result),
+                **{name: result[name] for name in ("source", "target", "method")},
+                "clusters": result["clusters"] if has_k else None,
+                "variant": ", ".join(_changed(result, base[result["method"]])),
+                "seed": result["seed"],
+                **{name: float(result[name]) for name in SCORES},
+                "result": result,
+            }
+        )
+    every = pd.DataFrame(rows).astype({"clusters": "Int64"})
+    every = every.drop_duplicates([*_CELL, "seed"])
+    known = {task: i for i, task in enumerate(TASKS["standard"])}
+    places = [known.get(task, len(known)) for task in zip(every["source"], every["target"])]
+    every = every.assign(order=every["method"].map(METHOD_ORDER.index), place=places)
+    by = ["place", "source", "target", "variant", "order", "clusters", "seed"]
+    return every.sort_values(by, ignore_index=True).drop(columns=["order", "place"])
+
+
+def table(results: Sequence[dict]) -> pd.DataFrame:
+    """Mean and standard deviation over seeds of the last epoch's scores.
+
+    Returns:
+        A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), then for
+        each of mAP, top1, top5, top10 its mean and, as `mAP_sd` and so on, its standard deviation (over n − 1;
+        missing for one seed).
+
+    Taught in: notebook 06.
+    """
+    rows = []
+    for (_, _, method, clusters, variant), group in frame(results).groupby(_CELL, dropna=False, sort=False):
+        row = {
+            "task": group["task"].iloc[0],
+            "method": method,
+            "title": METHODS[method].title,
+            "clusters": clusters,
+        }
+        row |= {"variant": variant, "seeds": len(group)}
+        for name in SCORES:
+            row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"clusters": "Int64"})
+
+
+def readable(summary: pd.DataFrame) -> pd.DataFrame:
+    """`table` as people read it: "61.3 ± 2.4" in one column per score; the variants only where there are any."""
+    shown = {"task": summary["task"], "method": summary["title"]}
+    shown["K"] = ["–" if pd.isna(k) else str(k) for k in summary["clusters"]]
+    if summary["variant"].any():
+        shown["settings changed"] = summary["variant"]
+    shown["seeds"] = summary["seeds"]
+    for name in SCORES:
+        spread = ["" if pd.isna(sd) else f" ± {sd:.1f}" for sd in summary[f"{name}_sd"]]
+        shown[name.replace("top", "top-")] = [f"{mean:.1f}{sd}" for mean, sd in zip(summary[name], spread)]
+    return pd.DataFrame(shown)
+
+
+def label_quality(results: Sequence[dict]) -> pd.DataFrame:
+    """Pseudo labels of the first and of the last epoch, mean over seeds, for the methods that cluster.
+
+    Returns:
+        A row per task, method, K and variant: for each of nmi, …, noise_share the columns `nmi_first` and `nmi_last`.
+    """
+    every = frame(results)
+    clustered = [METHODS[r["method"]].labels == "clusters" for r in every["result"]]
+    every, rows = every[clustered], []
+    for (_, _, method, clusters, variant), group in every.groupby(_CELL, dropna=False, sort=False):
+        row = {
+            "task": group["task"].iloc[0],
+            "title": METHODS[method].title,
+            "clusters": clusters,
+            "variant": variant,
+        }
+        for name in QUALITY:
+            for end in ("first", "last"):
+                values = [r["label_quality"][end][name] for r in group["result"]]
+                row[f"{name}_{end}"] = float(np.mean(values))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
+    """Scores of two methods side by side, where task, seed, K and every other setting agree.
+
+    Args:
+        results: Result dicts.
+        a, b: Names of methods.
+        key: mAP, top1, top5 or top10.
+
+    Returns:
+        Columns task, clusters, variant, seed, a, b, difference (a − b). A method without K pairs with every K.
+    """
+    every, place = frame(results), ["source", "target", "variant", "seed"]
+    columns = ["task", *place, "clusters", key]
+    left, right = (every.loc[every["method"] == name, columns] for name in (a, b))
+    both = left.merge(right.drop(columns="task"), on=place, suffixes=("_a", "_b"))
+    same_k = (
+        both["clusters_a"].isna()
+        | both["clusters_b"].isna()
+        | (both["clusters_a"] == both["clusters_b"]).fillna(False)
+    )
+    both = both[same_k].assign(clusters=lambda t: t["clusters_a"].fillna(t["clusters_b"]))
+    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"}).assign(
+        difference=lambda t: t["a"] - t["b"]
+    )
+    return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
+
+
+def paired(
+    results: Sequence[dict],
+    a: str = "mmt",
+    b: str = "hard",
+    key: str = "mAP",
+    by: Sequence[str] = ("task", "variant"),
+) -> pd.DataFrame:
+    """Mean paired difference a − b, with its 95 % interval by Student's t on n − 1 degrees of freedom.
+
+    Args:
+        results: Result dicts.
+        a, b: Names of methods.
+        key: mAP, top1, top5 or top10.
+        by: What a row is: task and variant, and "clusters" for a row per K.
+
+    Returns:
+        Columns of `by`, then n, mean, sd, low, high (missing for one pair). Variants never mix; where a variant
+        has several rows, one more with task "all" is over all of its pairs. It takes pairs as independent, although
+        those of one seed and task share their pre-training.
+
+    Taught in: notebook 06.
+    """
+    found = pairs(results, a, b, key)
+    rows = []
+    for variant, family in found.groupby("variant", sort=False):
+        groups = list(family.groupby(list(by), dropna=False, sort=False))
+        rows += [dict(zip(by, name)) | _interval(group["difference"].to_numpy()) for name, group in groups]
+        if len(groups) > 1:
+            rows.append({"task": "all", "variant": variant} | _interval(family["difference"].to_numpy()))
+    summary = pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
+    return summary.astype({"clusters": "Int64"}) if "clusters" in by else summary
+
+
+def _interval(differences: np.ndarray) -> dict[str, float]:
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
+    sd = float(differences.std(ddof=1))
+    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
+    return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+
+
+def main_profile(results: Sequence[dict]) -> str:
+    """The profile that most results belong to; settings are compared with its."""
+    named = Counter(r.get("profile") for r in results if r.get("profile") in PROFILES)
+    return named.most_common(1)[0][0] if named else "quick"
+
+
+def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
+    """Per method, the settings that count as unchanged. The learning rate is a method's own, the rest is common."""
+    profile = main_profile(results)
+    bases = {}
+    for method in {result["method"] for result in results}:
+        base = make_settings(profile, method=method).to_dict()
+        for name, default in base.items():
+            scope = [r for r in results if name != "lr" or r["method"] == method]
+            values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
+            if (
+                values and json.dumps(default) not in values
+            ):  # the profile was another when these runs were made
+                base[name] = json.loads(Counter(values).most_common(1)[0][0])
+        bases[method] = base
+    return bases
+
+
+def _changed(result: dict, base: dict[str, Any]) -> list[str]:
+    """The settings of a run that differ from `base` and matter to its method."""
+    method, config = METHODS[result["method"]], result.get("config", {})
+    ignored = {"source", "target", "method", "seed", "clusters"}
+    if method.labels == "identities":
+        ignored |= {"cluster_features", "noise_rate", "noise_kind", "min_samples", "k1", "k2", "rho"}
+    if not config.get("noise_rate"):
+        ignored.add("noise_kind")
+    known = set(SOURCE_SETTINGS) if method.labels == "none" else set(base)
+    return [f"{k} {config[k]}" for k in base if k in config and k in known - ignored and config[k] != base[k]]

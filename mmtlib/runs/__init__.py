@@ -1,0 +1,1 @@
+"""Runs: where everything trained lives once, how it is checked before, trained, and many of them at a time."""

@@ -1,0 +1,145 @@
+"""A queue of jobs, in which a job waits for those whose results it needs; and how far they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mmtlib.config import Settings
+from mmtlib.files import read_lines
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one run.
+
+    Attributes:
+        title: For people.
+        profile: The profile's name, for the result file.
+        settings: Of the run.
+        index: Of a source pre-training (0 or 1); None: the adaptation.
+        folder: The run's folder, where its epochs are counted.
+        goal: The file that exists once the job is done.
+        epochs: In all.
+        cost: Of one epoch (network passes, relative).
+        needs: Goals of other jobs that have to end first.
+    """
+
+    title: str
+    profile: str
+    settings: Settings
+    index: int | None
+    folder: Path
+    goal: Path
+    epochs: int
+    cost: float
+    needs: tuple[Path, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Finished epochs; all of them only when the goal is there."""
+        if self.goal.exists():
+            return self.epochs
+        return min(len(read_lines(self.folder / "history.jsonl")), self.epochs)
+
+
+def missing(jobs: Sequence[Job]) -> list[Job]:
+    """Those that are left to do: pre-trainings that an unfinished run needs, then runs with the longest first."""
+    runs = [job for job in jobs if job.index is None and not job.goal.exists()]
+    needed = {goal for job in runs for goal in job.needs if not (job.folder / "result.json").exists()}
+    sources = [job for job in jobs if job.goal in needed and not job.goal.exists()]
+    return sources + sorted(runs, key=lambda job: -job.cost * job.epochs)
+
+
+def work_off(
+    jobs: Sequence[Job], submit: Callable[[Job], Future], update: Callable[[], None], slots: int | None = None
+) -> dict[Job, BaseException]:
+    """Hand out each job as soon as those that it needs have ended, so that no worker waits for another one's.
+
+    A job whose need has failed is tried all the same: it begins with what it needs, and says why it cannot be had.
+
+    Args:
+        jobs: In the order in which to begin them.
+        submit: Starts a job somewhere.
+        update: Called about twice a second.
+        slots: Jobs at a time; None: all that could begin are handed out, and wait elsewhere. A job that is held back
+            here can be overtaken by a longer one that becomes ready meanwhile, so that the short ones come last.
+
+    Returns:
+        The jobs that failed, with their errors; a failure stops no other job.
+    """
+    waiting, running = list(jobs), {}
+    failed: dict[Job, BaseException] = {}
+    while waiting or running:
+        unfinished = {job.goal for job in (*waiting, *running.values())}
+        ready = [job for job in waiting if unfinished.isdisjoint(job.needs)]
+        ready = ready if slots is None else ready[: slots - len(running)]
+        running |= {submit(job): job for job in ready}
+        waiting = [job for job in waiting if job not in ready]
+        ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in ended:
+            job = running.pop(future)
+            if error := CancelledError() if future.cancelled() else future.exception():
+                failed[job] = error
+        update()
+    return failed
+
+
+class Display:
+    """Progress over all jobs, read from the runs' own history files: a bar on a terminal, plain lines elsewhere."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.total = sum(job.cost * job.epochs for job in jobs)
+        self.first = self._work()
+        self.seen = {job.goal: job.done for job in jobs}
+        self.latest = ""
+        self.started = self.printed = time.monotonic()
+        self.bar = (
+            tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %") if sys.stderr.isatty() else None
+        )
+
+    def __enter__(self) -> Display:
+        self._say(f"{len(self.jobs)} runs to train")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _work(self) -> float:
+        return sum(job.cost * job.done for job in self.jobs)
+
+    def update(self) -> None:
+        """Count again, and say how far the jobs are."""
+        for job in self.jobs:
+            if job.done > self.seen[job.goal]:
+                self.seen[job.goal] = job.done
+                self.latest = f"{job.title}: epoch {job.done}/{job.epochs}"
+        now = time.monotonic()
+        if self.bar is None and now - self.printed < self.SECONDS_BETWEEN_LINES:
+            return
+        self.printed = now
+        work = self._work()
+        rate = (work - self.first) / (now - self.started)
+        left = f"{(self.total - work) / rate / 60:.1f} min left" if rate else "time left not known yet"
+        finished = sum(job.goal.exists() for job in self.jobs)
+        if self.bar is not None:
+            self.bar.n = 100 * work / self.total
+            self.bar.set_description_str(f"{finished}/{len(self.jobs)} runs, {left} | {self.latest}")
+        else:
+            self._say(
+                f"{100 * work / self.total:3.0f} % | {finished}/{len(self.jobs)} runs, {left} | {self.latest}"
+            )
+
+    def _say(self, line: str) -> None:
+        if self.bar is None:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,159 @@
+"""Runs: everything trained lives in a folder named by its configuration's hash, and is trained once.
+
+A run that exists is loaded, one that was interrupted goes on from its last whole epoch, and two processes that
+ask for one run at once share it: the second waits on a lock that dies with its holder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from mmtlib.adaptation import adapt, pretrain
+from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
+from mmtlib.data.tasks import data_keys, load_task
+from mmtlib.epochs import Progress
+from mmtlib.runs import preflight
+from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.provenance import provenance
+
+
+def source_config(settings: Settings, index: int, data: list[str] | None = None) -> dict[str, Any]:
+    """What a pre-trained network depends on. `data`: `tasks.data_keys`, where they are known already."""
+    values = settings.to_dict()
+    return {"stage": "source", "index": index, "seed": settings.seed, "data": data or data_keys(settings)} | {
+        name: values[name] for name in SOURCE_SETTINGS
+    }
+
+
+def run_config(settings: Settings, data: list[str] | None = None) -> dict[str, Any]:
+    """What an adaptation run depends on. `data`: as in `source_config`."""
+    return {"stage": "adapt", "data": data or data_keys(settings)} | settings.to_dict()
+
+
+def source_folder(settings: Settings, index: int, out: Path, data: list[str] | None = None) -> RunFolder:
+    """Where a pre-trained network lives."""
+    config = source_config(settings, index, data)
+    return RunFolder(Path(out) / "cache" / f"source-{config_hash(config)}")
+
+
+def run_folder(settings: Settings, out: Path, data: list[str] | None = None) -> RunFolder:
+    """Where a run lives, whether it exists or not."""
+    return RunFolder(Path(out) / "cache" / f"{settings.method}-{config_hash(run_config(settings, data))}")
+
+
+def pretrained(
+    settings: Settings,
+    index: int,
+    out: Path,
+    progress: Progress | None = None,
+    data: list[str] | None = None,
+) -> RunFolder:
+    """The run of one source pre-training, trained if it does not exist.
+
+    Args:
+        settings: Only the source part counts.
+        index: 0 or 1, which of the pair of networks.
+        out: The folder that holds the cache.
+        progress: Called after each epoch.
+        data: As in `source_config`.
+    """
+    data = data or data_keys(settings)
+    folder = source_folder(settings, index, out, data)
+    if folder.result:
+        return folder
+    config = source_config(settings, index, data)
+    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
+        if not folder.result:
+            network, history = pretrain(settings, index, load_task(settings), folder, progress or _quiet)
+            seconds = {"train": sum(r["seconds"]["train"] for r in history)}
+            result = {
+                "config": config,
+                "config_hash": config_hash(config),
+                "epochs": len(history),
+                "seconds": seconds,
+            }
+            folder.finish([network], history, result | provenance())
+    return folder
+
+
+def run(
+    settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom"
+) -> RunFolder:
+    """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
+
+    Args:
+        settings: The whole configuration.
+        out: The folder that holds the cache.
+        progress: Called after each epoch.
+        profile: The profile's name, for the result file.
+
+    Returns:
+        The finished run.
+    """
+    data = data_keys(settings)  # once: for a large folder this takes a second
+    folder = run_folder(settings, out, data)
+    if folder.result:
+        return folder
+    preflight.check({folder.path: settings})
+    networks = METHODS[settings.method].networks
+    sources = [pretrained(settings, i, out, progress, data) for i in range(networks)]
+    config = run_config(settings, data)
+    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
+        if not folder.result:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            started = [source.network().to(device).train() for source in sources]
+            used, history = adapt(settings, started, load_task(settings), folder, progress or _quiet)
+            folder.finish(used, history, _result(settings, profile, history, sources, config))
+    return folder
+
+
+def _result(
+    settings: Settings, profile: str, history: list[dict], sources: list[RunFolder], config: dict[str, Any]
+) -> dict[str, Any]:
+    """The contract's result file. The scores are those of the last epoch, None where the target has no test set."""
+    last = history[-1]
+    seconds = {name: sum(r["seconds"].get(name, 0.0) for r in history) for name in last["seconds"]}
+    steps = settings.iterations * settings.num_ids * settings.num_instances * last["epoch"]
+    quality = {"first": history[0].get("label_quality"), "last": last.get("label_quality")}
+    return {
+        **{name: getattr(settings, name) for name in ("method", "source", "target")},
+        "profile": profile,
+        **{name: getattr(settings, name) for name in ("seed", "clusters", "backbone")},
+        **{name: last[name] for name in ("mAP", "top1", "top5", "top10")},
+        "epochs": last["epoch"],
+        "label_quality": quality,
+        "seconds": {"source": sum(s.result["seconds"]["train"] for s in sources)} | seconds,
+        "peak_memory": {"source": _peak([s.history for s in sources], "train")}
+        | {name: _peak([history], name) for name in last["seconds"]},
+        "images_per_second": steps / seconds["train"] if "train" in seconds else None,
+        "config": config,
+        "config_hash": config_hash(config),
+        **provenance(),
+    }
+
+
+def _peak(histories: list[list[dict]], stage: str) -> float:
+    """The most memory in GB that a stage took in any epoch: of the GPU, or of the whole process without one."""
+    return max(record.get("peak_memory", {}).get(stage, 0.0) for history in histories for record in history)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread per run on a CPU: results do not depend on the machine's cores, and runs share them evenly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if torch.cuda.is_available() else 1)
+    with threadpool_limits(None if torch.cuda.is_available() else 1):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """No progress is wanted."""
