@@ -1,8 +1,8 @@
 """Choose worlds, schedules, learning rates and K on development worlds and development seeds that are never reported.
 
 A search is a YAML file in `benchmarks/search/`: candidates (settings, among them a world file), the tasks, worlds and
-network seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run; the
-record holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
+network seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run;
+the record holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
 
     python benchmarks/choose_settings.py benchmarks/search/worlds.yaml [--out DIR] [--workers 2] [--collect]
 
@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import yaml
 
 from mmtlib import InputError
 from mmtlib.config import Settings, make_settings

@@ -60,8 +60,8 @@ def score(
 ) -> dict[str, Any]:
     """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances.
 
-    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries or
-    without a gallery, as of a folder of images without labels.
+    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries
+    or without a gallery, as of a folder of images without labels.
     """
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10"))

@@ -27,7 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 # Few colours for many methods: relatives share a colour and differ in marker and line.
 _LOOKS = {
     "direct": (BLACK, "v", "--"),
-    "direct_camera_norm": (GREY, "v", ":"),
+    "direct_camera_norm": (BLACK, "1", ":"),
     "supervised": (PURPLE, "^", "--"),
     "hard_single": (VERMILLION, "s", ":"),
     "hard": (VERMILLION, "o", "-"),
