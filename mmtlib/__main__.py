@@ -3,40 +3,75 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmtlib import InputError, __version__, bench
-from mmtlib.config import METHODS, PROFILES, make_settings, parse_override
+from mmtlib.config import METHODS, PROFILES, Settings, make_settings, parse_override
 from mmtlib.course import starter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; errors that the user can mend end in one message, not in a traceback."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run one command; every error ends in one message, and with `--debug` in a full report before it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mmtlib-plain")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args([word for word in words if word != "--debug"])  # it may stand anywhere
+    for name, value in vars(options).items():  # a shell leaves `~` as it is in `--out=~/runs`
+        if isinstance(value, Path):
+            setattr(options, name, Path(os.path.expanduser(value)))
     try:
         return options.command(options)
-    except (InputError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
-        print(f"mmt: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(
-            f"mmt: {error}: the environment is not complete, or torch and torchvision do not fit: make install",
-            file=sys.stderr,
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        message, status = _explained(error)
+        print(f"mmt: {message}", file=sys.stderr)
+        return status
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """The message and the exit status that an error ends in."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; finished epochs are kept, and the same command goes on from there", 1
+    if isinstance(error, (InputError, FileNotFoundError, PermissionError, NotADirectoryError)):
+        return str(error), 2
+    if isinstance(error, ImportError):
+        return (
+            f"{error}: the environment is not complete, or torch and torchvision do not fit: make install",
+            1,
         )
-        return 1
-    except (RuntimeError, FloatingPointError, OSError) as error:
-        print(f"mmt: failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "mmt: stopped; finished epochs are kept, and the same command goes on from there", file=sys.stderr
-        )
-        return 1
+    if isinstance(error, (RuntimeError, FloatingPointError, OSError)):
+        return f"failed: {error}", 1
+    return f"failed: unforeseen {type(error).__name__}: {error} (the same command with --debug says where)", 1
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What a console that lacks a character shows instead."""
+    text = error.object[error.start : error.end]
+    plain = {
+        "→": "->",
+        "λ": "lambda",
+        "α": "alpha",
+        "−": "-",
+        "–": "-",
+        "±": "+-",
+        "×": "x",
+        "…": "...",
+        "≤": "<=",
+    }
+    return "".join(plain.get(letter, "?") for letter in text), error.end
+
+
+codecs.register_error("mmtlib-plain", _plain)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
     )
     parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="after a failure, the full report for its mending"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="all notebooks of a profile, end to end, then the report")
@@ -67,20 +105,26 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
     )
+    adapt.add_argument(
+        "--same-domain",
+        action="store_true",
+        help="allow source and target to be one: a sanity check, no adaptation",
+    )
     adapt.set_defaults(command=_adapt)
 
     evaluate = commands.add_parser(
         "evaluate", help="mAP and CMC of a network file on a data set's test images"
     )
-    evaluate.add_argument("checkpoint", type=Path, help="a network_1.safetensors of a run")
+    evaluate.add_argument(
+        "checkpoint",
+        type=Path,
+        help="a network_1.safetensors of a run, or a checkpoint of MMT, SpCL or OpenUnReID",
+    )
     evaluate.add_argument("--data", required=True, help="an embedded domain or a folder")
     evaluate.add_argument(
         "--rerank", action="store_true", help="k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"
     )
-    _add_profile(evaluate)
-    evaluate.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
-    )
+    _add_use(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     report = commands.add_parser(
@@ -127,8 +171,7 @@ def _add_noise(commands: Any) -> None:
     noise.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of noise.html and the rest"
     )
-    _add_profile(noise)
-    noise.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    _add_use(noise)
     noise.set_defaults(command=_noise, usage=noise.error)
 
 
@@ -157,6 +200,42 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_use(parser: argparse.ArgumentParser) -> None:
+    """How a network file is used, where it does not say so itself."""
+    parser.add_argument(
+        "--profile",
+        metavar="P",
+        help=f"for a network that does not know its training: one of {', '.join(PROFILES)}",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of its training"
+    )
+    parser.add_argument(
+        "--stem-relu",
+        action=argparse.BooleanOptionalAction,
+        help="ReLU after the first batch norm of others' ResNet-50 (default: seen from the file)",
+    )
+
+
+def _settings_of(checkpoint: Path, options: argparse.Namespace) -> Settings:
+    """How to use a network file; what the command line changes of its training is said."""
+    from mmtlib.networks import settings_of
+
+    settings, notes = settings_of(checkpoint, options.profile, _overrides(options.set))
+    _say(f"{checkpoint.name}: images of {settings.height}x{settings.width}, precision {settings.precision}")
+    for note in notes:
+        _say(f"note: {checkpoint.name} was {note}")
+    return settings
+
+
+def _scores(result: dict[str, Any]) -> str:
+    """Scores in one line, with the number of queries behind them where that is not all."""
+    line = " ".join(f"{name} {result[name]:.1f}" for name in ("mAP", "top1", "top5", "top10"))
+    if result.get("scored") == result.get("queries"):
+        return line
+    return f"{line} (of {result['scored']:,} of {result['queries']:,} queries: {result['unscored']})"
+
+
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return dict(parse_override(pair) for pair in pairs)
 
@@ -183,7 +262,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _adapt(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
-    settings = make_settings(options.profile, **given | _overrides(options.set))
+    given |= {"same_domain": options.same_domain} | _overrides(options.set)
+    settings = make_settings(options.profile, **given)
     from mmtlib.runs import preflight
     from mmtlib.runs.run import run
 
@@ -197,17 +277,17 @@ def _adapt(options: argparse.Namespace) -> int:
     if result["mAP"] is None:
         print(f"not scored: {settings.target} has no queries and gallery")
     else:
-        print(" ".join(f"{name} {result[name]:.1f}" for name in ("mAP", "top1", "top5", "top10")))
+        print(_scores(result))
     print(folder.path / "result.json")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    settings = make_settings(options.profile, **_overrides(options.set))
+    settings = _settings_of(options.checkpoint, options)
     from mmtlib.evaluation import evaluate_file
 
-    scores = evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)
-    print(" ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+    how = {"rerank": options.rerank, "stem_relu": options.stem_relu}
+    print(_scores(evaluate_file(options.checkpoint, options.data, settings, **how)))
     return 0
 
 
@@ -242,7 +322,6 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _noise(options: argparse.Namespace) -> int:
-    settings = make_settings(options.profile, **_overrides(options.set))
     if (options.images is None) != (options.checkpoint is None):
         options.usage("--images needs --checkpoint, and --run has a network of its own")
     if options.run is not None and options.labels is not None:
@@ -253,7 +332,8 @@ def _noise(options: argparse.Namespace) -> int:
     if options.run is not None:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
     else:
-        given = {"labels": options.labels, "clusters": options.clusters}
+        settings = _settings_of(options.checkpoint, options)
+        given = {"labels": options.labels, "clusters": options.clusters, "stem_relu": options.stem_relu}
         subject = subject_of_images(options.images, options.checkpoint, settings, **given)
         asked = f"--images {options.images} --checkpoint {options.checkpoint}"
     page = write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}")

@@ -8,16 +8,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from mmtlib import InputError
 
 # Raised when the code changes what a finished run would contain: old caches are then not reused.
 RUN_FORMAT = 1
-ADDED_SETTINGS = {"compile": False}  # came after the first results: so valued, they change no hash
+ADDED_SETTINGS = {
+    "compile": False,
+    "same_domain": False,
+}  # came after the first results: so valued, they change no hash
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Settings:
     # the task
     source: str = "plaza"  # an embedded domain or a folder
     target: str = "station"
+    same_domain: bool = False  # source and target may be one: a sanity check, where there is no gap to close
     method: str = "mmt"
     seed: int = 1
     # the embedded world (ignored for folders)
@@ -148,6 +154,13 @@ class Settings:
             object.__setattr__(
                 self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name])
             )
+        for name in ("source", "target", "imagenet"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
+        if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
+            raise InputError(
+                f"source and target are the same ({self.target}), so there is no gap to close: name two domains, or set "
+                "same_domain=true (mmt adapt --same-domain) where this is meant as a sanity check"
+            )
         _one_of("method", self.method, METHODS)
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("cluster_features", self.cluster_features, ("concat", "average"))
@@ -187,9 +200,9 @@ class Settings:
 
 # What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
 SOURCE_SETTINGS = (
-    "source target world_seed world_scale gap height width flip padding backbone stem_stride gain imagenet bn_group "
-    "precision compile num_ids num_instances source_epochs source_iterations source_lr source_warmup source_decay "
-    "source_milestones weight_decay label_smoothing"
+    "source target same_domain world_seed world_scale gap height width flip padding backbone stem_stride gain imagenet "
+    "bn_group precision compile num_ids num_instances source_epochs source_iterations source_lr source_warmup "
+    "source_decay source_milestones weight_decay label_smoothing"
 ).split()
 
 TASKS = {
@@ -298,6 +311,11 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})"
         )
     return value
+
+
+def _one_folder(*ends: str) -> bool:
+    """Whether two data sets are one folder, however it is written; embedded domains are none."""
+    return not set(ends) & set(EMBEDDED_DOMAINS) and len({Path(end).resolve() for end in ends}) == 1
 
 
 def _one_of(what: str, value: str, known: typing.Iterable[str]) -> None:

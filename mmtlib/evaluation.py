@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from mmtlib import InputError, retrieval
 from mmtlib.batches import normalise
-from mmtlib.config import Settings
+from mmtlib.config import METHODS, Settings
+from mmtlib.data.checks import unscored
 from mmtlib.data.tasks import Images, load_split, open_dataset
-from mmtlib.networks import load_network
+from mmtlib.networks import open_network
 from mmtlib.noise import measures
 
 
@@ -58,13 +59,13 @@ def score(
     rerank: bool = False,
     camera_norm: bool = False,
 ) -> dict[str, Any]:
-    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances.
+    """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances; `scored` of `queries`.
 
     With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries
     or without a gallery, as of a folder of images without labels.
     """
     if not (len(query.pids) and len(gallery.pids)):
-        return dict.fromkeys(("mAP", "top1", "top5", "top10"))
+        return dict.fromkeys(("mAP", "top1", "top5", "top10", "scored", "queries"))
     features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
     if camera_norm:
@@ -75,7 +76,8 @@ def score(
     else:
         scores = retrieval.evaluate_retrieval(*features, *ids)
     ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}
-    return {"mAP": 100 * float(scores.mean_ap), **ranks}
+    count = {"scored": int(scores.num_scored), "queries": len(query.pids)}
+    return {"mAP": 100 * float(scores.mean_ap), **ranks, **count}
 
 
 def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
@@ -91,15 +93,19 @@ def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
-def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, float]:
-    """Scores of a saved network on a data set's test images, in percent.
+def evaluate_file(
+    path: Path, data: str, settings: Settings, *, rerank: bool = False, stem_relu: bool | None = None
+) -> dict[str, Any]:
+    """Scores of a saved network on a data set's test images, in percent, and `unscored`: why not all queries count.
 
     Args:
-        path: A safetensors file of a run.
+        path: Weights of any kind that `open_network` reads.
         data: An embedded domain or a folder.
-        settings: Image size, precision and the embedded world.
+        settings: Image size, precision, the embedded world and the method, as `networks.settings_of` finds them.
         rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
+        stem_relu: As in `open_network`.
     """
+    network = open_network(path, stem_relu=stem_relu, gain=settings.gain)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(data, settings)
     if not (len(dataset.query) and len(dataset.gallery)):
@@ -107,9 +113,9 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
             f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
         )
     load = partial(load_split, dataset, height=settings.height, width=settings.width, device=device)
-    return score(
-        settings, load_network(path).to(device), load(dataset.query), load(dataset.gallery), rerank=rerank
-    )
+    how = {"rerank": rerank, "camera_norm": METHODS[settings.method].camera_norm}
+    scores = score(settings, network.to(device), load(dataset.query), load(dataset.gallery), **how)
+    return scores | {"unscored": unscored(dataset)}
 
 
 def numbered(pids: np.ndarray) -> np.ndarray:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, SoftFileLock
 
 from mmtlib import InputError
 
@@ -20,6 +25,40 @@ def home() -> Path:
     return next(
         (p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here
     )
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock on a file, which the system lets go when its holder dies.
+
+    Args:
+        path: The file.
+        timeout: Seconds to wait for another holder; negative: for ever.
+
+    Raises:
+        filelock.Timeout: It is held.
+        InputError: The file system has no such locks.
+    """
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+        if isinstance(
+            lock, SoftFileLock
+        ):  # its way out where there is no flock: a file that outlives a killed holder
+            lock.release()
+            raise NotImplementedError("no flock")
+    except (NotImplementedError, OSError) as error:
+        missing = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+        if isinstance(error, OSError) and error.errno not in missing:
+            raise
+        raise InputError(
+            f"the file system of {path.parent} refuses locks ({error}), without which two processes could write one "
+            "file: choose another folder (--out, MMTLIB_HOME) on a local disk, or have it mounted with flock"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:

@@ -277,9 +277,9 @@ def test_load_network_refuses_what_it_did_not_write(tmp_path: Path) -> None:
         whole.replace(b"mmtlib_network", b"mmtlib_netwerk"),
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="not a network of save_network"):
+        with pytest.raises(InputError, match=r"network\.safetensors"):
             load_network(path)
-    with pytest.raises(InputError, match="not a network of save_network"):
+    with pytest.raises(InputError, match=r"cannot read the network .*absent\.safetensors"):
         load_network(tmp_path / "absent.safetensors")
 
 
@@ -338,7 +338,6 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(tmp_path: P
     for state, message in (
         (ibn, r"missing: base\.3\.conv1\.weight.* look like ibn-resnet50"),
         ({k: v for k, v in small.items() if k != "feat_bn.weight"}, r"\(1 missing: feat_bn\.weight\)"),
-        ({k: v for k, v in small.items() if k != "classifier.weight"}, r"\(1 missing: classifier\.weight\)"),
         (small | {"extra.weight": torch.zeros(1)}, r"1 unexpected: extra\.weight"),
         (
             small | {"base.0.weight": torch.zeros(8, 3, 3, 3)},

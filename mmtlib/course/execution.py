@@ -32,9 +32,19 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
     # makes jsonschema do without, as where the package is not installed.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from traitlets import default
     from traitlets.config import Config
 
     from mmtlib.pages.notebooks import write_notebook_page
+
+    class OwnKernel(AsyncKernelManager):
+        """The kernel of this interpreter, whatever Python a `python3` on JUPYTER_PATH may be."""
+
+        @default("kernel_spec_manager")
+        def _no_other_kernels(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
 
     known = papermill.inspect_notebook(_literal(path))
     if unknown := set(parameters) - set(known):
@@ -44,7 +54,7 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
     with (
-        tempfile.TemporaryDirectory(prefix="mmt-kernel-") as sockets,
+        tempfile.TemporaryDirectory(prefix="mmt-kernel-", dir=_short_folder()) as sockets,
         _environment(MMTLIB_PYTHON=sys.executable),
     ):
         config = Config(
@@ -64,11 +74,21 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
                 progress_bar=False,
                 start_timeout=600,  # a busy machine, or packages on a network drive
                 config=config,
+                kernel_manager_class=OwnKernel,
             )
         finally:
             if copy.exists():
                 write_notebook_page(copy)
     return copy
+
+
+def _short_folder() -> str:
+    """A folder for temporary files whose name leaves room for a socket's: the system takes about 100 bytes in all."""
+    places = tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"
+    for place in places:
+        if 0 < len(os.fsencode(place)) <= 65 and os.access(place, os.W_OK):
+            return place
+    raise InputError(f"no folder for sockets: {places[0]} is too long a name; set TMPDIR to a shorter one")
 
 
 def _literal(path: Path) -> str:

@@ -135,7 +135,7 @@ def check_dataset(
     if published and cameras != published.cameras:
         problems.append(f"{cameras} cameras; published are {published.cameras}")
     if unscorable:
-        problems.append(f"{len(unscorable):,} of {len(dataset.query):,} queries can never be scored")
+        problems.append(unscored(dataset))
     if undecodable:
         problems.append(f"{len(undecodable):,} files are no readable image")
     return DatasetReport(
@@ -173,6 +173,16 @@ def unscorable_queries(query: Split, gallery: Split) -> tuple[tuple[str, str], .
                 (path, f"the gallery shows identity {pid} only by the query's own camera (camid {camid})")
             )
     return tuple(found)
+
+
+def unscored(dataset: ReIDDataset) -> str | None:
+    """How many queries can never be scored, and why one of them: a line, or None where all can."""
+    reasons = unscorable_queries(dataset.query, dataset.gallery)
+    if not reasons:
+        return None
+    path, reason = reasons[0]
+    count = f"{len(reasons):,} of {len(dataset.query):,} queries can never be scored"
+    return f"{count}, such as {shown(path)}: {reason}"
 
 
 def _undecodable(

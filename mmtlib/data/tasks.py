@@ -21,7 +21,7 @@ from mmtlib.data.readers import ReIDDataset, Split, read_dataset
 from mmtlib.files import home
 from mmtlib.world import generate, pictures, world
 
-DATA_SETTINGS = ("source", "target", "world_seed", "world_scale", "gap", "height", "width")
+DATA_SETTINGS = ("source", "target", "same_domain", "world_seed", "world_scale", "gap", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
     """An embedded domain (generated on first use) or a data set's folder."""
     if name in EMBEDDED_DOMAINS:
         return read_dataset(generate_world(name, settings))
+    name = os.path.expanduser(name)
     if not Path(name).exists():
         raise InputError(
             f"{name!r} is neither an embedded domain ({', '.join(EMBEDDED_DOMAINS)}) nor an existing folder: "

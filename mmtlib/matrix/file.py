@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import reprlib
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,15 @@ _LISTED["clusters"] = "clusters"
 _shortener = reprlib.Repr()  # aliases in a small file can stand for gigabytes
 _shortener.maxlevel, _shortener.maxstring, _shortener.maxother = 3, 300, 300
 _brief = _shortener.repr
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, in which 1e-3 is a number, as in YAML 1.2; in 1.1, which PyYAML speaks, it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @dataclass
@@ -95,11 +105,11 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
 def _products(path: Path, problems: _Problems) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+        for node in _mappings(yaml.compose(text, Loader=_Loader)):
             names = [key.value for key, _ in node.value]
             for name in sorted({str(name) for name in names if names.count(name) > 1}):
                 problems.add(f"line {node.start_mark.line + 1}: the key {name} stands there twice")
-        value = yaml.safe_load(text)
+        value = _Loader(text).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no YAML file: {error}") from error
     except IsADirectoryError as error:
@@ -138,7 +148,7 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     if not (isinstance(profile, str) and profile in PROFILES):
         problems.add(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")
         profile = "quick"
-    tasks = [_task(task, problems) for task in _list(product, "tasks", _PAIR, problems)]
+    tasks = [_task(task) for task in _list(product, "tasks", _PAIR, problems)]
     lists = {
         "method": _list(product, "methods", _names(METHODS), problems),
         "seed": _list(product, "seeds", _whole(0), problems),
@@ -148,12 +158,15 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     if "backbones" in product:
         lists["backbone"] = _list(product, "backbones", _names(BACKBONES), problems)
     variants = _variants(product.get("set", {}), profile, problems)
+    for ends, same in itertools.product(tasks, {each.get("same_domain", False) for each in variants}):
+        task = dict(zip(("source", "target"), ends)) | {"same_domain": same}
+        problems.catch(lambda task=task: make_settings(profile, **task))  # said even where methods are missing
     count = len(tasks) * len(variants) * math.prod(map(len, lists.values()))
     if count > MAX_CELLS:
         problems.add(f"{count:,} cells are more than {MAX_CELLS:,}: split the matrix")
         return []
     found = []
-    for task, *values, variant in itertools.product(filter(None, tasks), *lists.values(), variants):
+    for task, *values, variant in itertools.product(tasks, *lists.values(), variants):
         named = dict(zip(("source", "target"), task)) | dict(zip(lists, values)) | variant
         settings = problems.catch(lambda named=named: make_settings(profile, **named))
         if settings is not None:
@@ -202,13 +215,9 @@ def _whole(least: int) -> _Kind:
     return f"whole numbers from {least}", lambda value: type(value) is int and value >= least
 
 
-def _task(pair: list[str], problems: _Problems) -> tuple[str, str] | None:
+def _task(pair: list[str]) -> tuple[str, ...]:
     """Source and target, folders as whole paths: cells run in other working folders."""
-    ends = [end if end in EMBEDDED_DOMAINS else str(Path(end).expanduser().absolute()) for end in pair]
-    if ends[0] == ends[1] or Path(ends[0]).resolve() == Path(ends[1]).resolve():
-        problems.add(f"tasks: {pair!r} is impossible, source and target are the same")
-        return None
-    return ends[0], ends[1]
+    return tuple(end if end in EMBEDDED_DOMAINS else str(Path(end).expanduser().absolute()) for end in pair)
 
 
 def _variants(given: Any, profile: str, problems: _Problems) -> list[dict[str, Any]]:

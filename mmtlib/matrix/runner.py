@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mmtlib import InputError
 from mmtlib.config import Settings, make_settings
 from mmtlib.course.starter import starter_files
-from mmtlib.files import read_json, write_atomic, write_json
+from mmtlib.files import locked, read_json, write_atomic, write_json
 from mmtlib.matrix import workers
 from mmtlib.matrix.file import read_matrix
 from mmtlib.matrix.slurm import write_sbatch
@@ -65,7 +65,7 @@ def run_batch(
             preflight.check({path: s for path, s in runs.items() if not (path / "result.json").exists()})
             draw_worlds([cell.settings for cell in cells])
             numbers = {job: number for number, job in enumerate(jobs)}
-            place = workers.dask_workers(out, scheduler) if scheduler else _local(out, slots)
+            place = workers.dask_workers(out, scheduler, say) if scheduler else _local(out, slots)
             with Display(left) as display, place as (submit, check):
 
                 def update() -> None:
@@ -158,7 +158,7 @@ def _run_cell(job: Job, out: Path, notebook: Path) -> None:
 
     folder = job.goal.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock"):
         if job.goal.exists():
             return
         for leftover in [folder / "error.txt", *folder.glob(".*.tmp")]:
@@ -196,7 +196,7 @@ def _claimed(out: Path) -> Iterator[None]:
     """One queue per folder at a time; the lock dies with its holder."""
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(out / ".batch.lock", timeout=0):
+        with locked(out / ".batch.lock", timeout=0):
             for leftover in out.glob(".batch.json.*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink()
             yield

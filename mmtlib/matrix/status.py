@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from mmtlib.files import read_json, read_lines
+from mmtlib.files import locked, read_json, read_lines
 from mmtlib.matrix.runner import read_plan
 from mmtlib.runs.jobs import Job, missing
 
@@ -46,9 +46,11 @@ def time_left(jobs: Sequence[Job]) -> str:
     for folder, cost in {job.folder: job.cost for job in jobs}.items():
         for epoch in read_lines(folder / "history.jsonl"):
             work, seconds = work + cost, seconds + sum(epoch["seconds"].values())
-    left = [job for job in missing(jobs) if _state(job) != "failed"]
+    undone = missing(jobs)
+    left = [job for job in undone if _state(job) != "failed"]
     if not left:
-        return "nothing left to run"
+        failed = f"{len(undone)} failed: the same `mmt batch MATRIX --out DIR` tries again"
+        return failed if undone else "nothing left to run"
     if not seconds:
         return "time left not known yet"
     minutes = sum(job.cost * (job.epochs - job.done) for job in left) * seconds / work / 60
@@ -81,7 +83,7 @@ def _held(lock: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with locked(lock, timeout=0):
             return False
     except Timeout:
         return True

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from mmtlib import InputError
 from mmtlib.processes import end_with_parent, usable_cores
 
+PATIENCE = 600.0  # seconds in which a Dask scheduler without workers may get some
 PARENT = "MMTLIB_PARENT"  # tells a job whose end is its end too
 Submit = Callable[[int], Future]
 
@@ -105,7 +106,9 @@ def slot_environments(slots: int | None = None) -> list[dict[str, str]]:
 
 
 @contextmanager
-def dask_workers(out: Path, address: str) -> Iterator[tuple[Submit, Callable[[], None]]]:
+def dask_workers(
+    out: Path, address: str, say: Callable[[str], None]
+) -> Iterator[tuple[Submit, Callable[[], None]]]:
     """The workers of a Dask cluster that sees `out` under the same path.
 
     Jobs of a worker that is lost are given to another one, where they go on from their last epoch; a job that fails is
@@ -114,12 +117,13 @@ def dask_workers(out: Path, address: str) -> Iterator[tuple[Submit, Callable[[],
     Args:
         out: The batch's folder.
         address: Of the scheduler, such as tcp://10.0.0.1:8786.
+        say: Called with a line when there is no worker, for which it waits `PATIENCE` seconds.
 
     Yields:
-        A function that hands out a job, and one that raises once the scheduler is gone.
+        A function that hands out a job, and one that raises once the scheduler is gone, or stays without workers.
 
     Raises:
-        InputError: `distributed` is not installed, or no scheduler answers.
+        InputError: `distributed` is not installed, no scheduler answers, or it has no worker.
     """
     try:
         from distributed import Client
@@ -139,8 +143,19 @@ def dask_workers(out: Path, address: str) -> Iterator[tuple[Submit, Callable[[],
                 f"the Dask scheduler at {address} is gone ({client.status}): finished epochs are kept; start it again, "
                 "and call the same command"
             )
+        if client.scheduler_info()["workers"]:
+            return
+        start = f"start some with `dask worker {address}` (with --resources GPU=1 for each GPU)"
+        say(
+            f"the Dask scheduler at {address} has no worker: {start}; waiting for {PATIENCE / 60:.0f} minutes"
+        )
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise InputError(f"the Dask scheduler at {address} got no worker in time: {start}") from error
 
     with client:
+        check()
         resources = client.run(_resources).values()
         gpus = {"GPU": 1} if any("GPU" in each for each in resources) else None
         executor = client.get_executor(pure=False, retries=1, resources=gpus)

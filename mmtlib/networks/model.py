@@ -10,21 +10,17 @@ Taught in: notebook 01.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtlib import InputError
-from mmtlib.files import write_atomic
 from mmtlib.networks.backbones import GroupBatchNorm1d, GroupBatchNorm2d, resnet50_base, small_base
-from mmtlib.networks.weights import check_fit, imagenet_state_dict, read_state_dict
+from mmtlib.networks.weights import check_fit, imagenet_state_dict
 
 NETWORK_NAMES = ("small", "resnet50", "ibn-resnet50")
 
@@ -167,74 +163,6 @@ def build_network(
         {"width": width, "stem_stride": stem_stride} if name == "small" else {"stem_relu": stem_relu}
     )
     return network.to(memory_format=torch.channels_last)
-
-
-def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str, Any]:
-    """Fill a network with weights that the authors' code saved, without executing anything in the file.
-
-    Args:
-        path: `model_best.pth.tar` or `checkpoint.pth.tar` of yxgeee/MMT, or a checkpoint of OpenUnReID, whose ResNet-50
-            wants `build_network("resnet50", ..., stem_relu=True)`.
-        network: Filled in place; its classifier is replaced by the checkpoint's, whatever its number of classes.
-            Left as it was when the checkpoint is refused.
-
-    Returns:
-        What the checkpoint says besides: `layout`, and for example `epoch` and `best_mAP`.
-
-    Raises:
-        InputError: The file cannot be read safely, or its weights are not those of this architecture.
-
-    Taught in: notebook 06.
-    """
-    state, facts = read_state_dict(path)
-    expected = network.state_dict()
-    classifier = state.get("classifier.weight")
-    if classifier is not None and classifier.ndim == 2 and classifier.shape[1] == network.num_features:
-        expected["classifier.weight"] = classifier
-    check_fit(state, expected, network.name, path)
-    if (
-        facts["layout"] == "OpenUnReID"
-        and network.name == "resnet50"
-        and not network.options.get("stem_relu")
-    ):
-        raise InputError(
-            f"{path} is a ResNet-50 of OpenUnReID, which has a ReLU after the stem's batch norm: "
-            'build the network with build_network("resnet50", ..., stem_relu=True)'
-        )
-    network.set_classifier(state["classifier.weight"])
-    network.load_state_dict(state, strict=False)  # all but step counters was checked above
-    return facts
-
-
-def save_network(network: ReIDNetwork, path: str | Path) -> Path:
-    """Write a network's weights and how to build it as one safetensors file, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    how = {"name": network.name, "num_classes": network.num_classes, "options": network.options}
-    return write_atomic(path, safetensors.torch.save(tensors, metadata={"mmtlib_network": json.dumps(how)}))
-
-
-def load_network(path: str | Path) -> ReIDNetwork:
-    """Read a network that `save_network` wrote.
-
-    Returns:
-        The network, on the CPU, in train mode.
-
-    Raises:
-        InputError: The file is missing, damaged, or not written by `save_network`.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            how = json.loads((file.metadata() or {})["mmtlib_network"])
-            state = {name: file.get_tensor(name) for name in file.keys()}
-        network = build_network(how["name"], how["num_classes"], **how["options"])
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is not a network of save_network ({type(error).__name__}: {error}). "
-            "Checkpoints of other programs are read by load_authors_checkpoint"
-        ) from error
-    check_fit(state, network.state_dict(), network.name, path)
-    network.load_state_dict(state, strict=False)
-    return network
 
 
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:

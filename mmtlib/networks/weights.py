@@ -1,6 +1,6 @@
 """Weights that others saved: read without executing anything, renamed to this package's layer names, checked.
 
-Known layouts are those of the authors' repository (yxgeee/MMT), of OpenUnReID, and ImageNet weights of torchvision
+Known layouts are those of the authors' repositories (yxgeee/MMT, SpCL, OpenUnReID), and ImageNet weights of torchvision
 and IBN-Net. A `.pth` file is a pickle and may hold code; everything here reads it in PyTorch's weights-only mode,
 which builds tensors, numbers and containers and refuses the rest.
 """
@@ -8,10 +8,12 @@ which builds tensors, numbers and containers and refuses the rest.
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 from torch import Tensor
 
@@ -44,6 +46,29 @@ _IMAGENET_SOURCES = {
 }
 
 
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file begins as safetensors files do: eight bytes of a length, then JSON."""
+    with Path(path).open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def described(path: str | Path) -> str:
+    """What a file is that cannot be read as weights, judged by its bytes, with the remedy."""
+    with Path(path).open("rb") as file:
+        head = file.read(512)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the file itself: fetch that with `git lfs pull` in its repository"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page: download the file itself, not the page that shows it"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"7z")) or (zipfile.is_zipfile(path) and b"/data" not in head):
+        return "it is an archive: unpack it first"
+    if not head or head.startswith((b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9")) or is_safetensors(path):
+        return f"it is {'cut off or damaged' if head else 'empty'}: copy or download it again"
+    return "it is neither a file of torch.save nor one of safetensors"
+
+
 def read_pickle(path: str | Path) -> Any:
     """Read a PyTorch checkpoint onto the CPU; only tensors, numbers, strings and containers are accepted.
 
@@ -57,52 +82,83 @@ def read_pickle(path: str | Path) -> Any:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken or hostile pickle can fail in any way
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        found = f"it asks for {refused[1]}, which was not executed" if refused else type(error).__name__
+        found = f"it asks for {refused[1]}, which was not executed" if refused else described(path)
         raise InputError(
             f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
             "numbers only. If you trust its origin, save its state dict anew in the program it comes from"
         ) from error
 
 
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except OSError as error:
+        raise InputError(f"cannot read the network {path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise InputError(f"cannot read the network {path} ({error}): {described(path)}") from error
+
+
 def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights in a checkpoint under this package's layer names.
+    """Read the weights in a checkpoint or a safetensors file under this package's layer names.
+
+    The wrappers of DataParallel, torch.compile and AveragedModel are taken off, wherever they stand in a name.
 
     Returns:
-        The tensors by name, and facts: the numbers at the checkpoint's top level (`epoch`, `best_mAP`) and `layout`.
+        The tensors by name, and facts: the numbers at the checkpoint's top level (`epoch`, `best_mAP`) and `layout`:
+        "MMT", or "OpenUnReID" or "SpCL", whose ResNet-50 has a ReLU after the stem's batch norm.
         Of a student and its mean network (OpenUnReID) the mean network is taken, which is the one they evaluate.
 
     Raises:
-        InputError: As in `read_pickle`, or there are no weights in the file.
+        InputError: As in `read_pickle`, or there are no weights in the file, or two of one name.
     """
-    content = read_pickle(path)
+    content = (
+        read_safetensors(path)[0] if Path(path).is_file() and is_safetensors(path) else read_pickle(path)
+    )
     facts: dict[str, Any] = {}
     state = content
     if isinstance(content, dict):
         facts = {str(k): float(v) for k, v in content.items() if isinstance(v, (int, float, np.number))}
-        state = next((content[k] for k in ("state_dict", "state_dict_1") if k in content), content)
+        state = next((content[k] for k in ("state_dict", "state_dict_1", "model") if k in content), content)
     if not isinstance(state, dict) or not state or not all(torch.is_tensor(v) for v in state.values()):
         raise InputError(
             f"{path} holds no state dict: expected tensors by layer name, or a dictionary with the key 'state_dict'"
         )
-    state = {re.sub(r"^(module\.)+", "", str(name)): tensor for name, tensor in state.items()}
-    if any(name.startswith("mean_net.") for name in state):
-        state = {n.removeprefix("mean_net."): t for n, t in state.items() if n.startswith("mean_net.")}
-    state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    facts["layout"] = "OpenUnReID" if any(name.startswith("backbone.") for name in state) else "MMT"
-    return _rename(state), facts
+    named = [(re.sub(r"(?:^|(?<=\.))(?:module|_orig_mod)\.", "", str(n)), t) for n, t in state.items()]
+    if any(name.startswith("mean_net.") for name, _ in named):
+        named = [(n.removeprefix("mean_net."), t) for n, t in named if n.startswith("mean_net.")]
+    named = [(n.removeprefix("net."), t) for n, t in named if n != "n_averaged"]  # AveragedModel's counter
+    state, facts["layout"] = _rename(dict(named))
+    if len(state) < len(named):
+        raise InputError(
+            f"{path} holds several tensors of one name, so several networks: save one of them alone"
+        )
+    return state, facts
 
 
-def _rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenUnReID's and torchvision's layer names as the authors of MMT number them."""
+def _rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """OpenUnReID's, SpCL's and torchvision's layer names as the authors of MMT number them, and whose they were."""
     ibn = any(name.endswith(".bn1.IN.weight") for name in state)
     first = 4 if ibn else 3  # in IBN-ResNet the stem's ReLU takes a number
+    # In SpCL's ResNet-50 too, so that its first stage is number 4.
+    shifted = not ibn and "base.4.0.conv3.weight" in state and "base.3.0.conv3.weight" not in state
+    layout = (
+        "OpenUnReID" if any(name.startswith("backbone.") for name in state) else "SpCL" if shifted else "MMT"
+    )
     renamed = {}
     for name, tensor in state.items():
         name = name.removeprefix("backbone.").removeprefix("head.")
         name = re.sub(r"^conv1\.", "base.0.", re.sub(r"^bn1\.", "base.1.", name))
         name = re.sub(r"^layer(\d)\.", lambda match: f"base.{int(match[1]) - 1 + first}.", name)
+        if shifted:
+            name = re.sub(r"^base\.([4-7])\.", lambda match: f"base.{int(match[1]) - 1}.", name)
         renamed[name] = tensor
-    return renamed
+    return renamed, layout
 
 
 def architecture(state: dict[str, Tensor]) -> str:

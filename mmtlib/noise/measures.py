@@ -246,11 +246,20 @@ def corrupt(
         New labels (N). No cluster is emptied on purpose, but a small one may be by chance; labels are then made
         contiguous again.
 
+    Raises:
+        InputError: Labels are to change, and all are the same.
+
     Taught in: notebook 03.
     """
     labels = labels.copy()
     kept = np.flatnonzero(labels >= 0)
     chosen = rng.choice(kept, size=round(rate * len(kept)), replace=False)
+    if not len(chosen):
+        return labels
+    if (labels[kept] == labels[kept[0]]).all():
+        raise InputError(
+            "all labels are the same, so none can be replaced by a wrong one: 2 clusters are needed"
+        )
     if kind == "symmetric":
         count = int(labels.max()) + 1
         labels[chosen] = (labels[chosen] + rng.integers(1, count, size=len(chosen))) % count

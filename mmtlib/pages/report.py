@@ -74,7 +74,12 @@ def _sections(out: Path, runs: Sequence[FinishedRun], command: str) -> list[tupl
 
 def _scores(results: Sequence[dict]) -> str:
     note = "Percent on the target's test images, last epoch: mean ± standard deviation over seeds."
-    return f'<p class="note">{note}</p>' + html_table(tables.readable(tables.table(results)))
+    return _note(note, results) + html_table(tables.readable(tables.table(results)))
+
+
+def _note(text: str, results: Sequence[dict]) -> str:
+    """What stands above a table of scores: what they are, and of how many queries."""
+    return f'<p class="note">{escape(f"{text} {tables.footnote(results)}")}</p>'
 
 
 def _differences(results: Sequence[dict]) -> str:
@@ -102,7 +107,7 @@ def _differences(results: Sequence[dict]) -> str:
         "Runs are paired by task, seed, K and every other setting. Intervals: Student's t. A row over all tasks takes "
         "its pairs as independent, although those of one task share its images."
     )
-    return f'<p class="note">{note}</p>' + html_table(pd.DataFrame(rows)) + "".join(parts) if rows else ""
+    return _note(note, results) + html_table(pd.DataFrame(rows)) + "".join(parts) if rows else ""
 
 
 def _curves(runs: Sequence[FinishedRun]) -> str:
@@ -225,7 +230,7 @@ def _published(results: Sequence[dict]) -> str:
         f"{comparison.TOLERANCE} mAP. Only runs on the data sets themselves stand here, none on the embedded world."
     )
     parts = [
-        f'<p class="note">{note}</p>',
+        _note(note, results),
         html_table(comparison.readable(comparison.against_paper(results))),
     ]
     every = read_published().rename(columns={"clusters": "K", "reported_in": "reported in"})

@@ -17,7 +17,7 @@ from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.epochs import stream_seed
 from mmtlib.evaluation import extract
 from mmtlib.files import read_json
-from mmtlib.networks import build_network, load_authors_checkpoint, load_network
+from mmtlib.networks import open_network
 from mmtlib.noise.causes import read_attributes
 from mmtlib.noise.summary import Subject
 from mmtlib.runs.folder import RunFolder
@@ -61,22 +61,24 @@ def subject_of_images(
     *,
     labels: Path | None = None,
     clusters: int | None = None,
+    stem_relu: bool | None = None,
 ) -> Subject:
     """Labels that clustering gives to images by a network's features.
 
     Args:
         images: A folder of images, a data set (its training images count), or an embedded domain's name.
-        checkpoint: A network of a run (safetensors), or of the authors' code for `settings.backbone`.
-        settings: Image size, precision, DBSCAN's parameters.
+        checkpoint: Weights of any kind that `networks.open_network` reads.
+        settings: Image size, precision, DBSCAN's parameters; `networks.settings_of` finds those of a network.
         labels: A CSV file with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
         clusters: K for k-means; None takes DBSCAN with the authors' rule for eps.
+        stem_relu: As in `open_network`.
     """
     dataset = open_dataset(images, settings)
     if labels is not None:
         dataset = _with_labels(dataset, labels)
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
-    network = _network(checkpoint, settings)
+    network = open_network(checkpoint, stem_relu=stem_relu, gain=settings.gain)
     pixels = load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(settings, [network.to(device)], pixels.to(device))[0]
@@ -106,14 +108,6 @@ def _subject(
     pids = train.pids if (train.pids >= 0).any() else None
     attributes = read_attributes(dataset, train.paths)
     return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
-
-
-def _network(checkpoint: Path, settings: Settings) -> torch.nn.Module:
-    if checkpoint.suffix == ".safetensors":
-        return load_network(checkpoint).eval()
-    network = build_network(settings.backbone, 1)
-    load_authors_checkpoint(checkpoint, network)
-    return network.eval()
 
 
 def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:

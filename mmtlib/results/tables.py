@@ -89,9 +89,9 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
     """Mean and standard deviation over seeds of the last epoch's scores.
 
     Returns:
-        A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), then for
-        each of mAP, top1, top5, top10 its mean and, as `mAP_sd` and so on, its standard deviation (over n − 1;
-        missing for one seed).
+        A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), scored
+        ("2 of 11" queries, empty where all are), then for each of mAP, top1, top5, top10 its mean and, as `mAP_sd` and
+        so on, its standard deviation (over n − 1; missing for one seed).
 
     Taught in: notebook 06.
     """
@@ -103,11 +103,21 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
             "title": METHODS[method].title,
             "clusters": clusters,
         }
-        row |= {"variant": variant, "seeds": len(group)}
+        row |= {"variant": variant, "seeds": len(group), "scored": _scored(group["result"].iloc[0])}
         for name in SCORES:
             row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
         rows.append(row)
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
+
+
+def footnote(results: Sequence[dict]) -> str:
+    """How many queries of each task were scored, and why not all; empty for results that do not say."""
+    lines = {}
+    for r in results:
+        if r.get("queries"):
+            why = f" ({r['unscored']})" if r.get("unscored") else ""
+            lines[r["source"], r["target"]] = f"{task_name(r)} {r['scored']:,} of {r['queries']:,}{why}"
+    return f"Queries scored: {'; '.join(lines.values())}." if lines else ""
 
 
 def readable(summary: pd.DataFrame) -> pd.DataFrame:
@@ -117,10 +127,17 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     if summary["variant"].any():
         shown["settings changed"] = summary["variant"]
     shown["seeds"] = summary["seeds"]
+    if summary["scored"].any():
+        shown["queries scored"] = summary["scored"]
     for name in SCORES:
         spread = ["" if pd.isna(sd) else f" ± {sd:.1f}" for sd in summary[f"{name}_sd"]]
         shown[name.replace("top", "top-")] = [f"{mean:.1f}{sd}" for mean, sd in zip(summary[name], spread)]
     return pd.DataFrame(shown)
+
+
+def _scored(result: dict) -> str:
+    scored, queries = result.get("scored"), result.get("queries")
+    return "" if scored == queries else f"{scored:,} of {queries:,}"
 
 
 def label_quality(results: Sequence[dict]) -> pd.DataFrame:

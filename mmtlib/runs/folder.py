@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 
 from mmtlib import InputError
+from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD
 from mmtlib.epochs import not_finite
-from mmtlib.files import read_json, read_lines, write_atomic, write_json, write_lines
+from mmtlib.files import locked, read_json, read_lines, write_atomic, write_json, write_lines
 from mmtlib.networks import load_network, save_network
 from mmtlib.networks.weights import read_pickle
 
@@ -91,7 +91,7 @@ class RunFolder:
     def claimed(self, config: dict[str, Any]) -> Iterator[None]:
         """Hold this run's lock, which the system lets go when its holder dies."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / ".lock"):
+        with locked(self.path / ".lock"):
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink()
             if not (self.path / "config.json").exists():
@@ -100,8 +100,9 @@ class RunFolder:
 
     def finish(self, networks: Sequence[nn.Module], history: list[dict], result: dict[str, Any]) -> None:
         """Write the networks, the history and, last, the result; the checkpoint is no longer needed."""
+        trained = result["config"] | {"normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}}
         for i, network in enumerate(networks):
-            save_network(network, self.path / f"network_{i + 1}.safetensors")
+            save_network(network, self.path / f"network_{i + 1}.safetensors", trained)
         write_lines(self.path / "history.jsonl", history)
         write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings
-from mmtlib.data.checks import unscorable_queries
+from mmtlib.data.checks import unscorable_queries, unscored
 from mmtlib.data.tasks import census, open_dataset
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
@@ -186,14 +186,10 @@ def _unscorable(target: str, settings: Settings) -> list[str]:
         return []  # said already, by `impossible`
     if not (len(dataset.query) and len(dataset.gallery)):
         return []
-    reasons = unscorable_queries(dataset.query, dataset.gallery)
-    if len(reasons) < len(dataset.query):
+    if len(unscorable_queries(dataset.query, dataset.gallery)) < len(dataset.query):
         return []
-    path, reason = reasons[0]
-    return [
-        f"none of the {len(reasons)} queries of {target} can be scored, such as {path}: {reason}. A right answer is an "
-        "image of the same identity from another camera"
-    ]
+    right = "A right answer is an image of the same identity from another camera"
+    return [f"none of the queries of {target} can be scored: {unscored(dataset)}. {right}"]
 
 
 def _written(folder: Path) -> int:

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from mmtlib.adaptation import adapt, pretrain
 from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
-from mmtlib.data.tasks import data_keys, load_task
+from mmtlib.data.checks import unscored
+from mmtlib.data.tasks import data_keys, load_task, open_dataset
 from mmtlib.epochs import Progress
 from mmtlib.runs import preflight
 from mmtlib.runs.folder import RunFolder
@@ -125,7 +126,8 @@ def _result(
         **{name: getattr(settings, name) for name in ("method", "source", "target")},
         "profile": profile,
         **{name: getattr(settings, name) for name in ("seed", "clusters", "backbone")},
-        **{name: last[name] for name in ("mAP", "top1", "top5", "top10")},
+        **{name: last[name] for name in ("mAP", "top1", "top5", "top10", "scored", "queries")},
+        "unscored": unscored(open_dataset(settings.target, settings)) if last["scored"] else None,
         "epochs": last["epoch"],
         "label_quality": quality,
         "seconds": {"source": sum(s.result["seconds"]["train"] for s in sources)} | seconds,

@@ -24,12 +24,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
 from mmtlib import InputError
-from mmtlib.files import write_atomic
+from mmtlib.files import locked, write_atomic
 from mmtlib.processes import process_pool, usable_cores
 from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, SCALES
 from mmtlib.world.population import OCCLUDERS, VIEWS
@@ -137,7 +136,7 @@ def generate(domain: str, root: str | Path = "data/pedestrians", *, seed: int = 
     if _finished(folder, record):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not _finished(folder, record):
             _draw_all(place, folder, record, workers, progress)
     return folder
