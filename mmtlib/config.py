@@ -158,8 +158,8 @@ class Settings:
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
             raise InputError(
-                f"source and target are the same ({self.target}), so there is no gap to close: name two domains, or set "
-                "same_domain=true (mmt adapt --same-domain) where this is meant as a sanity check"
+                f"source and target are the same ({self.target}), so there is no gap to close: name two domains, or "
+                "set same_domain=true (mmt adapt --same-domain) where this is meant as a sanity check"
             )
         _one_of("method", self.method, METHODS)
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))

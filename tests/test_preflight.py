@@ -293,7 +293,8 @@ def test_profile_paper_starts(tmp_path):
     small = {"num_ids": 2, "num_instances": 2, "bn_group": 2, "clusters": 4, "imagenet": ""}
     short = {"source_epochs": 1, "source_iterations": 1, "epochs": 1, "iterations": 1}
     method = "mmt_without_second_network"
-    settings = make_settings("paper", source=table, target=table, method=method, **small, **short)
+    ends = {"source": table, "target": table, "same_domain": True}
+    settings = make_settings("paper", **ends, method=method, **small, **short)
     folder = run(settings, tmp_path, profile="paper")
     assert load_task(settings).target.images.shape[2:] == (256, 128)
     assert folder.epoch(1)["features"].shape[1] == 2048

@@ -74,7 +74,7 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
             tables[title] = _cause_table(numbers["truth"][kind])
     parts = dict.fromkeys(tables, "") | {name: html_table(rows) for name, rows in tables.items() if len(rows)}
     shown = np.sort(np.random.default_rng(0).permutation(len(subject.features))[:MAPPED])
-    points = figures.umap_map(subject.features[shown])
+    points = figures.umap_map(subject.features[shown]) if len(shown) > 3 else None
     with mpl.rc_context():
         figures.use_style()
         for picture in _pictures(subject, numbers, shown, points):
@@ -88,8 +88,10 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     return write_atomic(out / "noise.html", page)
 
 
-def _explorable(subject: Subject, shown: np.ndarray, points: np.ndarray, out: Path) -> str:
+def _explorable(subject: Subject, shown: np.ndarray, points: np.ndarray | None, out: Path) -> str:
     """Write the map as a page to explore; what `noise.html` says of it."""
+    if points is None:
+        return "<p>No map: it takes at least 4 images.</p>"
     if not figures.can_hover():
         return "<p>The map as a page that shows images under the pointer: <code>make install WITH=hover</code></p>"
     pids = subject.pids if subject.known is not None and subject.known.all() else None
@@ -99,7 +101,7 @@ def _explorable(subject: Subject, shown: np.ndarray, points: np.ndarray, out: Pa
 
 
 def _pictures(
-    subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray
+    subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray | None
 ) -> Iterator[Picture]:
     """The figures, one at a time: none is kept open."""
     labels, free = subject.epochs[-1], _FREE
@@ -127,8 +129,10 @@ def _pictures(
                       "Which images stay, merge, split or move with each new clustering.")  # fmt: skip
     if truth:
         yield from _true_pictures(subject, truth)
-    yield Picture("map", free, _map(subject, wrong, shown, points), "UMAP of the features, coloured in several ways.",
-                  "A map of the features: a picture, not a measure. The numbers stand in the tables.")  # fmt: skip
+    if points is not None:
+        yield Picture("map", free, _map(subject, wrong, shown, points),
+                      "UMAP of the features, coloured in several ways.",
+                      "A map of the features: a picture, not a measure. The numbers stand in the tables.")  # fmt: skip
 
 
 def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[Picture]:
