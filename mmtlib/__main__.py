@@ -233,7 +233,7 @@ def _scores(result: dict[str, Any]) -> str:
     line = " ".join(f"{name} {result[name]:.1f}" for name in ("mAP", "top1", "top5", "top10"))
     if result.get("scored") == result.get("queries"):
         return line
-    return f"{line} (of {result['scored']:,} of {result['queries']:,} queries: {result['unscored']})"
+    return f"{line}, over {result['scored']:,} of {result['queries']:,} queries: {result['unscored']}"
 
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def read_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken or hostile pickle can fail in any way
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        with Path(path).open("rb") as file:
+            pickled = file.read(1) in (b"P", b"\x80")  # text can be read as a pickle too, which asks for nonsense
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if pickled else None
         found = f"it asks for {refused[1]}, which was not executed" if refused else described(path)
         raise InputError(
             f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
