@@ -81,9 +81,14 @@ def read_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken or hostile pickle can fail in any way
-        with Path(path).open("rb") as file:
-            pickled = file.read(1) in (b"P", b"\x80")  # text can be read as a pickle too, which asks for nonsense
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if pickled else None
+        refused, content = re.search(r"GLOBAL ([\w.]+)", str(error)), Path(path).read_bytes()
+        if (
+            refused and content[:1] != b"P"
+        ):  # text, and a pickle that is cut off within a name, ask for nonsense
+            module, _, name = refused[1].rpartition(".")
+            refused = (
+                refused if f"c{module}\n{name}\n".encode() in content and content[:1] == b"\x80" else None
+            )
         found = f"it asks for {refused[1]}, which was not executed" if refused else described(path)
         raise InputError(
             f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
