@@ -242,8 +242,8 @@ METHOD_LR |= dict.fromkeys(
 )
 
 
-# K of the small profiles, a guess from the number of images alone: one cluster per 18, as the paper's K = 700 has on the
-# 12,936 images of Market-1501. It is not the number of people, which nobody would know.
+# K of the small profiles, a guess from the number of images alone: one cluster per 18, as the paper's K = 700 has on
+# the 12,936 images of Market-1501. It is not the number of people, which nobody would know.
 TARGET_CLUSTERS: dict[str, int] = {"plaza": 125, "station": 150, "city": 215}
 
 

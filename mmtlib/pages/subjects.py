@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from mmtlib import InputError, clustering
+from mmtlib.adaptation import stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.images import some
 from mmtlib.data.readers import NO_LABEL, ReIDDataset
 from mmtlib.data.tasks import load_images, open_dataset
-from mmtlib.epochs import stream_seed
 from mmtlib.evaluation import extract
 from mmtlib.files import read_json
 from mmtlib.networks import build_network, load_authors_checkpoint, load_network
