@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -133,8 +134,14 @@ def measure_labels(labels: np.ndarray, predicted: np.ndarray, pids: np.ndarray) 
 
 
 def autocast(settings: Settings, device: torch.device) -> AbstractContextManager:
-    """bfloat16 where it was asked for, or where it is left to us and the hardware has it."""
+    """bfloat16 where it was asked for, or where it is left to us and the hardware has it.
+
+    The environment variable MMTLIB_BFLOAT16=0 makes "auto" what it is on a processor without such instructions, so
+    that their results and times can be had on any.
+    """
     if settings.precision == "auto":
+        if os.environ.get("MMTLIB_BFLOAT16") == "0":
+            return nullcontext()
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     else:
         native = settings.precision == "bfloat16"
