@@ -135,7 +135,9 @@ class Settings:
     min_samples: int = 4  # DBSCAN
     k1: int = 20
     k2: int = 6
-    rho: float = 1.6e-3
+    rho: float = (
+        0.0  # share of the distances whose mean is DBSCAN's eps; 0: as many an image as the authors' have
+    )
     forget_rate: float = 0.2  # co-teaching: share of each batch that is dropped in the end
     # controlled label noise
     noise_rate: float = 0.0  # share of pseudo labels replaced by a wrong one, anew each epoch
@@ -227,6 +229,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "alpha": 0.999,
         "clusters": 500,
         "cluster_features": "average",
+        "rho": 1.6e-3,
     },
 }
 
