@@ -1,20 +1,32 @@
-"""Run the suite in a profile and measure it: minutes, those of each notebook, and the peak memory of all its processes.
+"""Run the suite in a profile and measure it: minutes, those of each notebook and stage, the peak memory of all its
+processes, and the floor: the operations of the trainings at the rate of a bare matrix product on this machine.
 
-python benchmarks/measure_suite.py --profile quick --out runs/quick
+    python benchmarks/measure_suite.py --profile quick --out runs/quick [--plain]
+
+`--plain` is a processor without bfloat16 instructions (MMTLIB_BFLOAT16=0), which most laptops have.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from mmtlib.config import METHODS, Settings, make_settings
+from mmtlib.evaluation import autocast
 from mmtlib.files import home, read_json, write_json
+from mmtlib.networks import build_network
+from mmtlib.processes import usable_cores
 from mmtlib.runs.provenance import hardware, versions
 
 
@@ -29,16 +41,72 @@ def memory(process: psutil.Process) -> int:
     return total
 
 
+def operations(settings: Settings) -> float:
+    """Floating-point operations of one run's adaptation, or of one source pre-training (`method="direct"`)."""
+    network = build_network(settings.backbone, settings.clusters, stem_stride=settings.stem_stride)
+    batch = settings.num_ids * settings.num_instances
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(torch.zeros(batch, 3, settings.height, settings.width))
+    method, once = METHODS[settings.method], forward.get_total_flops()
+    if method.labels == "none":  # forward and backward (twice a forward) of the source, forward of the target
+        return 4.0 * once * settings.source_epochs * settings.source_iterations
+    passes = method.networks * (4.0 if method.means else 3.0)
+    return passes * once * settings.epochs * settings.iterations
+
+
+def rate(settings: Settings) -> float:
+    """Operations per second of a bare product (2048 x 2048) on one core, in the precision that training takes."""
+    a = torch.randn(2048, 2048)
+    torch.set_num_threads(1)
+    best = float("inf")
+    with autocast(settings, torch.device("cpu")):
+        for _ in range(6):
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
+    return 2 * 2048**3 / best
+
+
+def floor(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the trainings of a profile would take if every operation ran at the rate of a bare product on all cores."""
+    runs = [Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in r["config"].items() if k in FIELDS})
+            for r in results]  # fmt: skip
+    sources = {
+        (s.source, s.target, s.seed, index): s for s in runs for index in range(METHODS[s.method].networks)
+    }
+    work = sum(operations(s.replace(method="direct")) for s in sources.values())
+    work += sum(operations(s) for s in runs if METHODS[s.method].labels != "none")
+    speed = rate(runs[0])
+    stages: Counter[str] = Counter()
+    for result in results:
+        stages.update({name: seconds for name, seconds in result["seconds"].items() if name != "source"})
+    stages["source"] = sum({(r["config"]["seed"], r["source"], r["target"]): r["seconds"]["source"]
+                            for r in results if METHODS[r["method"]].networks == 2}.values())  # fmt: skip
+    return {
+        "tera_operations": work / 1e12,
+        "giga_operations_per_second_and_core": speed / 1e9,
+        "floor_seconds": work / speed / usable_cores(),
+        "core_seconds_per_stage": {name: round(seconds, 1) for name, seconds in stages.items()},
+    }
+
+
+FIELDS = set(make_settings("quick").to_dict())
+
+
 def main() -> int:
-    """Start `mmt run`, sample its memory every other second, write `results/suite_<profile>.json`."""
+    """Start `mmt run`, sample its memory every other second, write `results/suite_<profile>[_plain].json`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plain", action="store_true", help="as without bfloat16 instructions")
     options = parser.parse_args()
-    out = options.out or home() / "runs" / options.profile
+    name = f"suite_{options.profile}" + ("_plain" if options.plain else "")
+    out = options.out or home() / "runs" / name
     fresh = not (out / "cache").exists()
+    if options.plain:
+        os.environ["MMTLIB_BFLOAT16"] = "0"
     start = time.monotonic()
     running = psutil.Popen(
         [sys.executable, "-m", "mmtlib", "run", "--profile", options.profile, "--out", str(out)]
@@ -50,23 +118,27 @@ def main() -> int:
             break
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             peak = max(peak, memory(running))
+    minutes = (time.monotonic() - start) / 60
     record = {
-        "command": f"python benchmarks/measure_suite.py --profile {options.profile}",
+        "command": f"python benchmarks/measure_suite.py --profile {options.profile}"
+        + " --plain" * options.plain,
         "profile": options.profile,
+        "precision": "float32" if options.plain else "auto",
         "fresh": fresh,  # False: some runs were loaded from the cache
         "exit_status": status,
-        "minutes": (time.monotonic() - start) / 60,
+        "minutes": minutes,
         "peak_memory_gb": peak / 1e9,
         "notebook_seconds": {  # several at a time
             path.stem: read_json(path)["metadata"]["papermill"]["duration"]
             for path in sorted((out / "notebooks").glob("*.ipynb"))
         },
+        **(floor(read_json(out / "results.json")) if (out / "results.json").exists() else {}),
         "hardware": hardware(),
         "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    print(f"{record['minutes']:.1f} min, peak memory {record['peak_memory_gb']:.2f} GB, exit status {status}")
-    write_json(home() / "results" / f"suite_{options.profile}.json", record)
+    print(f"{minutes:.1f} min, peak memory {record['peak_memory_gb']:.2f} GB, exit status {status}")
+    write_json(home() / "results" / f"{name}.json", record)
     return status
 
 

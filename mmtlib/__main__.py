@@ -45,10 +45,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, (InputError, FileNotFoundError, PermissionError, NotADirectoryError)):
         return str(error), 2
     if isinstance(error, ImportError):
-        return (
-            f"{error}: the environment is not complete, or torch and torchvision do not fit: make install",
-            1,
-        )
+        return f"{error}: some package is missing, or torch and torchvision do not fit: make install", 1
     if isinstance(error, (RuntimeError, FloatingPointError, OSError)):
         return f"failed: {error}", 1
     return f"failed: unforeseen {type(error).__name__}: {error} (the same command with --debug says where)", 1
@@ -57,17 +54,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
 def _plain(error: UnicodeError) -> tuple[str, int]:
     """What a console that lacks a character shows instead."""
     text = error.object[error.start : error.end]
-    plain = {
-        "→": "->",
-        "λ": "lambda",
-        "α": "alpha",
-        "−": "-",
-        "–": "-",
-        "±": "+-",
-        "×": "x",
-        "…": "...",
-        "≤": "<=",
-    }
+    plain = dict(zip("→λα−–±×…≤", "-> lambda alpha - - +- x ... <=".split()))
     return "".join(plain.get(letter, "?") for letter in text), error.end
 
 
@@ -79,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
     )
     parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
-    parser.add_argument(
-        "--debug", action="store_true", help="after a failure, the full report for its mending"
-    )
+    parser.add_argument("--debug", action="store_true", help="after a failure, say where it arose")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="all notebooks of a profile, end to end, then the report")
@@ -106,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
     )
     adapt.add_argument(
-        "--same-domain",
-        action="store_true",
-        help="allow source and target to be one: a sanity check, no adaptation",
+        "--same-domain", action="store_true", help="source and target may be one, as a sanity check"
     )
     adapt.set_defaults(command=_adapt)
 
@@ -116,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", help="mAP and CMC of a network file on a data set's test images"
     )
     evaluate.add_argument(
-        "checkpoint",
-        type=Path,
-        help="a network_1.safetensors of a run, or a checkpoint of MMT, SpCL or OpenUnReID",
+        "checkpoint", type=Path, help="a run's network_1.safetensors, or one of MMT, SpCL, OpenUnReID"
     )
     evaluate.add_argument("--data", required=True, help="an embedded domain or a folder")
     evaluate.add_argument(
@@ -203,17 +184,10 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 def _add_use(parser: argparse.ArgumentParser) -> None:
     """How a network file is used, where it does not say so itself."""
     parser.add_argument(
-        "--profile",
-        metavar="P",
-        help=f"for a network that does not know its training: one of {', '.join(PROFILES)}",
+        "--profile", metavar="P", help=f"where the file does not know: one of {', '.join(PROFILES)}"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of its training"
-    )
-    parser.add_argument(
-        "--stem-relu",
-        action=argparse.BooleanOptionalAction,
-        help="ReLU after the first batch norm of others' ResNet-50 (default: seen from the file)",
     )
 
 
@@ -286,8 +260,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     settings = _settings_of(options.checkpoint, options)
     from mmtlib.evaluation import evaluate_file
 
-    how = {"rerank": options.rerank, "stem_relu": options.stem_relu}
-    print(_scores(evaluate_file(options.checkpoint, options.data, settings, **how)))
+    print(_scores(evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)))
     return 0
 
 
@@ -333,7 +306,7 @@ def _noise(options: argparse.Namespace) -> int:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
     else:
         settings = _settings_of(options.checkpoint, options)
-        given = {"labels": options.labels, "clusters": options.clusters, "stem_relu": options.stem_relu}
+        given = {"labels": options.labels, "clusters": options.clusters}
         subject = subject_of_images(options.images, options.checkpoint, settings, **given)
         asked = f"--images {options.images} --checkpoint {options.checkpoint}"
     page = write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}")

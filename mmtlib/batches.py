@@ -5,6 +5,9 @@ Random draws depend on the generators passed in only, never on the number of thr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -184,6 +187,27 @@ def augment(
         rows, columns = (rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)  # (B, H), (B, W)
         views *= (~(rows[:, None, :, None] & columns[:, None, None])).float()  # faster than masked_fill_
     return views
+
+
+def augmented_views(
+    images: Tensor, rows: Tensor, count: int, generator: torch.Generator, **look: Any
+) -> Iterator[list[Tensor]]:
+    """Independent views of batch after batch; eight batches are augmented at once, since a GPU waits for launches most.
+
+    Args:
+        images: uint8, (N, 3, H, W), on any device.
+        rows: Which images each batch holds, (steps, B), on that device.
+        count: Views per batch.
+        generator, look: As in `augment`.
+
+    Yields:
+        Per step `count` tensors (B, 3, H, W), channels last.
+    """
+    for block in rows.split(8):
+        chosen = images[block.flatten()]
+        views = [augment(chosen, generator, **look) for _ in range(count)]
+        views = [v.contiguous(memory_format=torch.channels_last).unflatten(0, block.shape) for v in views]
+        yield from (list(step) for step in zip(*views))
 
 
 def _erasing_boxes(batch: int, height: int, width: int, rng: torch.Generator, tries: int = 20) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -93,9 +94,7 @@ def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
-def evaluate_file(
-    path: Path, data: str, settings: Settings, *, rerank: bool = False, stem_relu: bool | None = None
-) -> dict[str, Any]:
+def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, Any]:
     """Scores of a saved network on a data set's test images, in percent, and `unscored`: why not all queries count.
 
     Args:
@@ -103,9 +102,8 @@ def evaluate_file(
         data: An embedded domain or a folder.
         settings: Image size, precision, the embedded world and the method, as `networks.settings_of` finds them.
         rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
-        stem_relu: As in `open_network`.
     """
-    network = open_network(path, stem_relu=stem_relu, gain=settings.gain)
+    network = open_network(path, gain=settings.gain)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(data, settings)
     if not (len(dataset.query) and len(dataset.gallery)):
@@ -139,8 +137,14 @@ def measure_labels(labels: np.ndarray, predicted: np.ndarray, pids: np.ndarray) 
 
 
 def autocast(settings: Settings, device: torch.device) -> AbstractContextManager:
-    """bfloat16 where it was asked for, or where it is left to us and the hardware has it."""
+    """bfloat16 where it was asked for, or where it is left to us and the hardware has it.
+
+    The environment variable MMTLIB_BFLOAT16=0 makes "auto" what it is on a processor without such instructions, so
+    that their results and times can be had on any.
+    """
     if settings.precision == "auto":
+        if os.environ.get("MMTLIB_BFLOAT16") == "0":
+            return nullcontext()
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     else:
         native = settings.precision == "bfloat16"

@@ -29,27 +29,20 @@ def home() -> Path:
 
 @contextmanager
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold the lock on a file, which the system lets go when its holder dies.
-
-    Args:
-        path: The file.
-        timeout: Seconds to wait for another holder; negative: for ever.
+    """Hold the lock on a file, which the system lets go when its holder dies; wait `timeout` seconds, or for ever.
 
     Raises:
-        filelock.Timeout: It is held.
+        filelock.Timeout: Another process holds it.
         InputError: The file system has no such locks.
     """
     lock = FileLock(path, timeout=timeout)
     try:
         lock.acquire()
-        if isinstance(
-            lock, SoftFileLock
-        ):  # its way out where there is no flock: a file that outlives a killed holder
+        if isinstance(lock, SoftFileLock):  # its way out without flock: a file that outlives a killed holder
             lock.release()
             raise NotImplementedError("no flock")
     except (NotImplementedError, OSError) as error:
-        missing = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-        if isinstance(error, OSError) and error.errno not in missing:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
         raise InputError(
             f"the file system of {path.parent} refuses locks ({error}), without which two processes could write one "

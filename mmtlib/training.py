@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmtlib import InputError
-from mmtlib.config import Settings
 from mmtlib.ema import update_mean_network
 from mmtlib.losses import batch_hard, soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
@@ -305,17 +304,3 @@ def adam(networks: Sequence[nn.Module], lr: float, weight_decay: float) -> torch
     return torch.optim.Adam(
         parameters, lr=lr, weight_decay=weight_decay, fused=True, capturable=parameters[0].is_cuda
     )
-
-
-def learning_rate(settings: Settings, epoch: int) -> float:
-    """Learning rate of a source epoch (from 0): linear warm-up from 1 %, then steps (as published) or half a cosine.
-
-    The authors' scheduler advances before an epoch, so epoch 0 has taken the first step already.
-    """
-    ramp = min(1.0, (epoch + 1) / settings.source_warmup) if settings.source_warmup else 1.0
-    if settings.source_decay == "cosine":
-        left = max(1, settings.source_epochs - settings.source_warmup)
-        decay = 0.5 * (1 + math.cos(math.pi * max(0.0, epoch + 0.5 - settings.source_warmup) / left))
-    else:
-        decay = 0.1 ** sum(epoch + 1 >= milestone for milestone in settings.source_milestones)
-    return settings.source_lr * decay * (0.01 + 0.99 * ramp)

@@ -51,13 +51,9 @@ def test_compile_is_a_switch_for_all_networks(asked: bool, monkeypatch: pytest.M
     networks = [build_network("small", 4, seed=seed, width=4) for seed in (0, 1)]
     data = images(32)
 
-    class Nowhere:
-        def load(self) -> None: ...
-        def save(self, *state: object) -> None: ...
-
-    used, history = adapt(settings, networks, Task(data, data, data, data), Nowhere(), lambda *_: None)
-    assert len(history) == 1
-    assert compiled == ([network.base for network in (*networks, *used)] if asked else [])
+    (epoch,) = adapt(settings, networks, Task(data, data, data, data))
+    assert epoch.number == 1
+    assert compiled == ([network.base for network in (*networks, *epoch.networks)] if asked else [])
 
 
 def test_a_run_keeps_its_name_unless_it_is_compiled() -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmtlib import InputError, epochs
+from mmtlib import InputError
 from mmtlib.__main__ import main
 from mmtlib.config import Settings, make_settings
 from mmtlib.files import read_json, write_atomic
 from mmtlib.networks import build_network
-from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.folder import RunFolder, not_finite
 from mmtlib.runs.run import pretrained, run, run_folder
 from mmtlib.training import adam, mmt_step, source_step, take_steps
 
@@ -377,7 +377,7 @@ def test_a_run_that_diverges_keeps_its_last_whole_checkpoint(undisturbed, tmp_pa
     """An infinity appears in the second epoch; once it is mended the run ends as if nothing had happened."""
     from mmtlib import adaptation
 
-    whole, calls = adaptation._train_epoch, []
+    whole, calls = adaptation._train, []
 
     def ruined(settings, epoch, networks, *rest):
         calls.append(epoch)
@@ -386,14 +386,14 @@ def test_a_run_that_diverges_keeps_its_last_whole_checkpoint(undisturbed, tmp_pa
                 networks[1].base[0].weight[0] = torch.inf
         return whole(settings, epoch, networks, *rest)
 
-    monkeypatch.setattr(adaptation, "_train_epoch", ruined)
+    monkeypatch.setattr(adaptation, "_train", ruined)
     assert main(arguments(tmp_path)) == 1
     said = capsys.readouterr().err
     assert "not finite in step 1 of the epoch (hard_ce" in said and "the last checkpoint is whole" in said
     assert calls == [0, 1]
     state, history = run_folder(tiny(), tmp_path).load()
-    assert len(history) == 1 and next(epochs.not_finite(state), None) is None
-    monkeypatch.setattr(adaptation, "_train_epoch", whole)
+    assert len(history) == 1 and next(not_finite(state), None) is None
+    monkeypatch.setattr(adaptation, "_train", whole)
     assert content(run(tiny(), tmp_path)) == content(undisturbed)
 
 
@@ -404,7 +404,7 @@ def test_forty_epochs_in_bfloat16_stay_finite(tmp_path):
     for record in folder.history:
         values = [v for v in record.values() if isinstance(v, float)]
         assert len(values) >= 10 and np.isfinite(values).all()
-    assert next(epochs.not_finite(folder.network(0).state_dict()), None) is None
+    assert next(not_finite(folder.network(0).state_dict()), None) is None
     assert 0 < folder.result["mAP"] <= 100
     assert read_json(folder.path / "config.json")["precision"] == "bfloat16"
 

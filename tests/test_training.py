@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from mmtlib import InputError
+from mmtlib.adaptation import learning_rate
 from mmtlib.config import make_settings
 from mmtlib.ema import update_mean_network
-from mmtlib.training import co_teaching_step, learning_rate, mmt_step, source_step
+from mmtlib.training import co_teaching_step, mmt_step, source_step
 
 FOLDER = Path(__file__).parent / "reference"
 STEPS = np.load(FOLDER / "mmt_steps.npz")

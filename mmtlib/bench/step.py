@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmtlib.batches import augmented_views
 from mmtlib.bench import plain_loop
 from mmtlib.bench.harness import DEVICE, Benchmark, Size, available_bytes, measure
 from mmtlib.config import Settings
 from mmtlib.data.tasks import load_images
-from mmtlib.epochs import augmented_view
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
-from mmtlib.training import adam, mmt_step
+from mmtlib.training import adam, mmt_step, take_steps
 
 CLASSES = 500
 RESNET_BYTES = 10e9  # of a plain ResNet-50 step in float32 with 64 images: measured
@@ -85,22 +85,16 @@ def _our_steps(settings: Settings, files: list[Path], pids: list[int], batch: in
     generator = torch.Generator().manual_seed(0)
     weights = {"soft_ce_weight": settings.soft_ce_weight, "soft_tri_weight": settings.soft_triplet_weight}
 
+    def step(number: int | torch.Tensor, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        *views, ids = inputs
+        options = weights | {"alpha": 0.999, "step": number, "autocast": autocast(settings, DEVICE)}
+        return mmt_step(networks, means, optimizer, views, ids, **options)
+
     def steps(count: int) -> None:
-        for step in range(count):
-            rows = torch.arange(step * batch, (step + 1) * batch, device=DEVICE) % len(images)
-            views = [augmented_view(settings, images[rows], generator) for _ in networks]
-            context = autocast(settings, DEVICE)
-            mmt_step(
-                networks,
-                means,
-                optimizer,
-                views,
-                labels[rows],
-                **weights,
-                alpha=0.999,
-                step=step,
-                autocast=context,
-            )
+        rows = torch.arange(count * batch, device=DEVICE).view(count, batch) % len(images)
+        look = {"flip": settings.flip, "padding": settings.padding, "erasing": settings.erasing}
+        views = augmented_views(images, rows, len(networks), generator, **look)
+        take_steps(step, ((*view, labels[row]) for view, row in zip(views, rows)))
 
     return steps
 

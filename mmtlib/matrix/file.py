@@ -160,9 +160,7 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     variants = _variants(product.get("set", {}), profile, problems)
     for ends, same in itertools.product(tasks, {each.get("same_domain", False) for each in variants}):
         task = dict(zip(("source", "target"), ends)) | {"same_domain": same}
-        problems.catch(
-            lambda task=task: make_settings(profile, **task)
-        )  # said even where methods are missing
+        problems.catch(lambda task=task: make_settings(profile, **task))
     count = len(tasks) * len(variants) * math.prod(map(len, lists.values()))
     if count > MAX_CELLS:
         problems.add(f"{count:,} cells are more than {MAX_CELLS:,}: split the matrix")

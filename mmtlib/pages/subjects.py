@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from mmtlib import InputError, clustering
+from mmtlib.adaptation import stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.images import some
 from mmtlib.data.readers import NO_LABEL, ReIDDataset
 from mmtlib.data.tasks import load_images, open_dataset
-from mmtlib.epochs import stream_seed
 from mmtlib.evaluation import extract
 from mmtlib.files import read_json
 from mmtlib.networks import open_network
@@ -61,7 +61,6 @@ def subject_of_images(
     *,
     labels: Path | None = None,
     clusters: int | None = None,
-    stem_relu: bool | None = None,
 ) -> Subject:
     """Labels that clustering gives to images by a network's features.
 
@@ -71,14 +70,13 @@ def subject_of_images(
         settings: Image size, precision, DBSCAN's parameters; `networks.settings_of` finds those of a network.
         labels: A CSV file with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
         clusters: K for k-means; None takes DBSCAN with the authors' rule for eps.
-        stem_relu: As in `open_network`.
     """
     dataset = open_dataset(images, settings)
     if labels is not None:
         dataset = _with_labels(dataset, labels)
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
-    network = open_network(checkpoint, stem_relu=stem_relu, gain=settings.gain)
+    network = open_network(checkpoint, gain=settings.gain)
     pixels = load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(settings, [network.to(device)], pixels.to(device))[0]

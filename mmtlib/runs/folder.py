@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmtlib import InputError
 from mmtlib.batches import IMAGENET_MEAN, IMAGENET_STD
-from mmtlib.epochs import not_finite
 from mmtlib.files import locked, read_json, read_lines, write_atomic, write_json, write_lines
 from mmtlib.networks import load_network, save_network
 from mmtlib.networks.weights import read_pickle
@@ -106,3 +105,13 @@ class RunFolder:
         write_lines(self.path / "history.jsonl", history)
         write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def not_finite(state: Any, name: str = "") -> Iterator[str]:
+    """Names of the tensors with a NaN or an infinity in a state of nested dictionaries and lists."""
+    if isinstance(state, Tensor):
+        if not bool(torch.isfinite(state).all()):
+            yield name
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))

@@ -80,10 +80,10 @@ def run_all(
 
 def draw_worlds(wanted: Sequence[Settings]) -> None:
     """Generate the embedded domains before processes ask for them side by side."""
-    for name, settings in {
-        n: s for s in wanted for n in (s.source, s.target) if n in EMBEDDED_DOMAINS
-    }.items():
-        generate_world(name, settings)
+    data = {Settings(**{name: getattr(s, name) for name in DATA_SETTINGS}) for s in wanted}
+    for settings in sorted(data, key=repr):
+        for name in {settings.source, settings.target} & set(EMBEDDED_DOMAINS):
+            generate_world(name, settings)
 
 
 def _execute(job: Job, out: Path) -> None:

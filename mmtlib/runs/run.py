@@ -6,7 +6,7 @@ ask for one run at once share it: the second waits on a lock that dies with its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from mmtlib.adaptation import adapt, pretrain
+from mmtlib.adaptation import Epoch, adapt, pretrain
 from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
 from mmtlib.data.checks import unscored
 from mmtlib.data.tasks import data_keys, load_task, open_dataset
-from mmtlib.epochs import Progress
 from mmtlib.runs import preflight
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
+from mmtlib.runs.stages import Stages
+
+Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 
 def source_config(settings: Settings, index: int, data: list[str] | None = None) -> dict[str, Any]:
@@ -71,7 +73,10 @@ def pretrained(
     config = source_config(settings, index, data)
     with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
         if not folder.result:
-            network, history = pretrain(settings, index, load_task(settings), folder, progress or _quiet)
+            state, history = folder.load() or (None, [])
+            timed = Stages()
+            epochs = pretrain(settings, index, load_task(settings), state, len(history), timed)
+            last = _follow(epochs, folder, history, timed, progress, "source", settings.source_epochs)
             seconds = {"train": sum(r["seconds"]["train"] for r in history)}
             result = {
                 "config": config,
@@ -79,7 +84,7 @@ def pretrained(
                 "epochs": len(history),
                 "seconds": seconds,
             }
-            folder.finish([network], history, result | provenance())
+            folder.finish(last.networks, history, result | provenance())
     return folder
 
 
@@ -109,9 +114,32 @@ def run(
         if not folder.result:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             started = [source.network().to(device).train() for source in sources]
-            used, history = adapt(settings, started, load_task(settings), folder, progress or _quiet)
-            folder.finish(used, history, _result(settings, profile, history, sources, config))
+            state, history = folder.load() or (None, [])
+            timed = Stages()
+            epochs = adapt(settings, started, load_task(settings), state, len(history), timed)
+            last = _follow(epochs, folder, history, timed, progress, "adapt", settings.epochs)
+            folder.finish(last.networks, history, _result(settings, profile, history, sources, config))
     return folder
+
+
+def _follow(
+    epochs: Iterator[Epoch],
+    folder: RunFolder,
+    history: list[dict],
+    timed: Stages,
+    progress: Progress | None,
+    stage: str,
+    total: int,
+) -> Epoch:
+    """Take a loop's epochs one by one: time, keep and announce each, and return the last."""
+    for epoch in epochs:
+        if epoch.record:
+            history.append(epoch.record | timed.record())
+            if epoch.number:  # what was not trained needs no checkpoint
+                folder.save(epoch.state, history, epoch.arrays)
+                if progress:
+                    progress(stage, epoch.number, total)
+    return epoch
 
 
 def _result(
@@ -155,7 +183,3 @@ def _one_thread() -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    """No progress is wanted."""
