@@ -226,6 +226,11 @@ def test_status_counts_cells_epochs_and_time(tmp_path):
     assert lines[0].startswith("done") and lines[0].endswith("2/2  mAP 51.3")
     assert lines[1].startswith("waiting") and lines[1].endswith("1/2")
     assert lines[2].startswith("failed") and "FloatingPointError: a loss is nan (" in lines[2]
+    write_json(full.goal, {"mAP": 61.0})
+    text = status(tmp_path)
+    assert "1 failed: the same `mmt batch" in text and "nothing left to run" not in text
+    write_json(single.goal, {"mAP": 50.0})
+    assert "nothing left to run" in status(tmp_path)
 
 
 # Processes

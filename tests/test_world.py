@@ -99,7 +99,7 @@ def test_world_json_records_every_dial(tiny):
 
 def test_a_finished_world_is_not_touched(tiny, monkeypatch):
     monkeypatch.setattr(generation, "_draw_all", lambda *_: pytest.fail("drawn again"))
-    monkeypatch.setattr(generation, "FileLock", lambda *_: pytest.fail("a reader needs no lock"))
+    monkeypatch.setattr(generation, "locked", lambda *_: pytest.fail("a reader needs no lock"))
     assert generate("station", tiny.parent, scale="tiny") == tiny
 
 

@@ -118,21 +118,17 @@ def open_network(
 
 
 def trained_as(path: str | Path) -> dict[str, Any] | None:
-    """The configuration that one of our networks was trained with: from its file, else from `config.json` beside it.
+    """The configuration of a network's training: from its file, else from `config.json` beside it, else empty.
 
-    Returns:
-        None for weights of others; empty for a network that was saved without it.
+    None for weights of others.
     """
-    if not Path(path).is_file() or not is_safetensors(path):
-        return None
-    metadata, beside = read_safetensors(path)[1], Path(path).with_name("config.json")
+    metadata = read_safetensors(path)[1] if is_safetensors(path) else {}
     if "mmtlib_network" not in metadata:
         return None
+    beside = Path(path).with_name("config.json")
     try:
-        found = json.loads(metadata.get("mmtlib_trained", "{}")) or (
-            read_json(beside) if beside.is_file() else {}
-        )
-        return dict(found)
+        found = json.loads(metadata.get("mmtlib_trained", "{}"))
+        return dict(found or (read_json(beside) if beside.is_file() else {}))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say how it was trained ({error}): it, or {beside}, is damaged"

@@ -48,8 +48,11 @@ _IMAGENET_SOURCES = {
 
 def is_safetensors(path: str | Path) -> bool:
     """Whether a file begins as safetensors files do: eight bytes of a length, then JSON."""
-    with Path(path).open("rb") as file:
-        head = file.read(9)
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise InputError(f"cannot read the network {path}: {error.strerror or error}") from error
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 
 
@@ -124,9 +127,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         InputError: As in `read_pickle`, or there are no weights in the file, or two of one name.
     """
-    content = (
-        read_safetensors(path)[0] if Path(path).is_file() and is_safetensors(path) else read_pickle(path)
-    )
+    content = read_safetensors(path)[0] if is_safetensors(path) else read_pickle(path)
     facts: dict[str, Any] = {}
     state = content
     if isinstance(content, dict):
