@@ -103,7 +103,7 @@ class Settings:
     erasing: float = 0.0  # probability of random erasing (in adaptation)
     # networks
     backbone: str = "small"
-    stem_stride: int = 2  # of the small network's first convolution: 2 or 4
+    stem_stride: int = 4  # of the small network's first convolution: 2 or 4
     gain: float = 3.0  # constant on the pooled feature (small network only)
     imagenet: str = ""  # weights file that initialises a ResNet-50, or "cache"; "" starts from noise
     bn_group: int = 0  # images that a batch norm sees together; 0: the whole batch
@@ -113,17 +113,17 @@ class Settings:
     num_ids: int = 16
     num_instances: int = 4
     # source pre-training
-    source_epochs: int = 10
-    source_iterations: int = 100
+    source_epochs: int = 8
+    source_iterations: int = 60
     source_lr: float = 3e-3
     source_warmup: int = 2  # epochs of linear warm-up from 1 % of the learning rate
-    source_decay: str = "steps"  # steps: a tenth at each milestone, as published; cosine: half a cosine to 0
-    source_milestones: tuple[int, ...] = (6, 9)  # epochs at which the learning rate falls to a tenth
+    source_decay: str = "cosine"  # cosine: half a cosine to 0; steps: a tenth at each milestone, as published
+    source_milestones: tuple[int, ...] = (5, 7)  # epochs at which the learning rate falls to a tenth
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     # adaptation
-    epochs: int = 6
-    iterations: int = 120
+    epochs: int = 9
+    iterations: int = 60
     lr: float = 4e-3
     alpha: float = 0.99
     soft_ce_weight: float = 0.5
@@ -203,7 +203,7 @@ SEEDS = {"smoke": (1, 2), "quick": (1, 2, 3), "standard": (1, 2, 3, 4, 5), "pape
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "world_scale": "tiny",
-        **{"source_epochs": 2, "source_iterations": 20, "source_milestones": (1,)},
+        **{"source_epochs": 2, "source_iterations": 20},
         **{"epochs": 2, "iterations": 12, "clusters": 20, "num_ids": 8},
     },
     "quick": {},
@@ -221,6 +221,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "source_iterations": 100,
         "source_lr": 3.5e-4,
         "source_warmup": 10,
+        "source_decay": "steps",
         "source_milestones": (40, 70),
         "epochs": 40,
         "iterations": 400,
