@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.config import SEEDS, TASKS, make_settings
+from mmtlib.config import SEEDS, TASKS, has_clusters, make_settings
 from mmtlib.data.tasks import census
 from mmtlib.matrix.file import read_matrix
 
@@ -252,7 +252,7 @@ def test_the_papers_matrix_has_the_published_cells():
             *map(published_name, (s.source, s.target)),
             s.method,
             s.backbone,
-            s.clusters if cell.has_clusters else None,
+            s.clusters if has_clusters(s.method) else None,
         )
         for cell in cells
         for s in [cell.settings]

@@ -15,7 +15,7 @@ from mmtlib.config import METHODS, make_settings
 from mmtlib.pages.report import write_report
 from mmtlib.results import findings, tables
 from mmtlib.results.deviation_list import DEVIATIONS, deviations
-from mmtlib.results.runs import not_run, read_published, read_results, read_runs
+from mmtlib.results.runs import not_run, read_published, read_runs
 from mmtlib.results.tables import label_quality, paired, readable
 
 CONTROL = "mmt_without_soft_losses"
@@ -356,7 +356,7 @@ def test_missing_cells_are_listed(tmp_path):
     for run in RESULTS:
         if (run["method"], run["seed"]) not in (("mmt", 3), ("direct", 2)):
             write_run(tmp_path, run)
-    results = read_results(tmp_path)
+    results = [run.result for run in read_runs(tmp_path)]
     assert not_run(tmp_path, results) == [
         ("direct transfer, plaza→station, seed 2", "not run"),
         ("MMT, plaza→station, seed 3", "not run"),

@@ -9,15 +9,10 @@ from matplotlib.axes import Axes
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
+from mmtlib.figures.curves import title
 from mmtlib.figures.style import METHOD_STYLE, legend_below, new_axes
 from mmtlib.results import tables
 from mmtlib.results.ablations import differences
-
-_NAMES = {
-    "noise_rate": "share of labels replaced by wrong ones",
-    "clusters": "clusters K",
-    "mAP": "mAP (%)",
-}
 
 
 def differences_to(
@@ -123,6 +118,6 @@ def scores_against(
         ax.set_xscale("log", base=2)
         ax.minorticks_off()
     ax.set_xticks(values, [f"{v:.0%}" if setting == "noise_rate" else f"{v:g}" for v in values])
-    ax.set(xlabel=_NAMES.get(setting, setting), ylabel=_NAMES.get(key, key))
+    ax.set(xlabel=title(setting), ylabel=title(key))
     legend_below(ax, *ax.get_legend_handles_labels())
     return ax

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Sequence
 from itertools import groupby
@@ -16,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.figures.maps import draw_points, umap_panels
+from mmtlib.figures.maps import draw_points
+from mmtlib.figures.style import html_image
 from mmtlib.files import write_atomic
 
 STEPS = 8  # frames on the way from one epoch to the next
@@ -89,33 +88,11 @@ def _stage(
     return figure, marks
 
 
-def map_strip(
-    maps: np.ndarray,
-    labels: np.ndarray | Sequence[np.ndarray],
-    titles: Sequence[str] | None = None,
-    groups: int = 7,
-) -> Figure:
-    """Before, during, after: the first, the middle and the last map beside each other, for print.
-
-    Args:
-        maps, labels, titles, groups: As in `animate_maps`.
-    """
-    maps, labels, titles = _checked(maps, labels, titles)
-    shown = sorted({0, len(maps) // 2, len(maps) - 1})
-    if len({titles[i] for i in shown}) < len(shown):
-        raise InputError(f"titles {titles} repeat: give each epoch its own")
-    return umap_panels(
-        {titles[i]: maps[i] for i in shown}, {titles[i]: labels[i] for i in shown}, columns=3, groups=groups
-    )
-
-
 def show_gif(path: str | Path, alt: str, width: int = 480) -> None:
     """Show an animation in a notebook, inside its page and with alt text."""
     from IPython.display import display
 
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    image = f'<img src="data:image/gif;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
-    display({"text/html": image, "text/plain": alt}, raw=True)
+    display({"text/html": html_image(Path(path).read_bytes(), alt, width), "text/plain": alt}, raw=True)
 
 
 def _checked(maps, labels, titles) -> tuple[np.ndarray, list[np.ndarray], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,37 +15,16 @@ from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend_below, new_axes
 from mmtlib.results import tables
-
-_TITLES = {
-    "mAP": "mAP (%)",
-    "top1": "top-1 (%)",
-    "top5": "top-5 (%)",
-    "top10": "top-10 (%)",
-    "accuracy": "training accuracy (share)",
-    "label_quality.nmi": "NMI",
-    "label_quality.ari": "ARI",
-    "label_quality.purity": "purity",
-    "label_quality.pairwise_precision": "pairwise precision",
-    "label_quality.pairwise_recall": "pairwise recall",
-    "label_quality.pairwise_f1": "pairwise F1",
-    "memorisation.right": "right labels",
-    "memorisation.wrong": "wrong labels",
-}
+from mmtlib.results.runs import FinishedRun
 
 
-class Run(Protocol):
-    """A run as figures need it: `runs.folder.RunFolder`, or `results.runs.FinishedRun`."""
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The contents of `result.json`."""
-
-    @property
-    def history(self) -> list[dict]:
-        """One record per epoch."""
+def title(key: str) -> str:
+    """What an axis calls a measure of the history, such as "label_quality.nmi"; scores in percent."""
+    name = key.rpartition(".")[2]
+    return tables.TITLES.get(name, key) + (" (%)" if name in tables.SCORES else "")
 
 
-def learning_curves(runs: Sequence[Run], key: str = "mAP", ax: Axes | None = None) -> Axes:
+def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | None = None) -> Axes:
     """A measure over the epochs: mean over seeds per method, with a band of ± one standard deviation.
 
     Args:
@@ -63,18 +42,19 @@ def learning_curves(runs: Sequence[Run], key: str = "mAP", ax: Axes | None = Non
     ax = new_axes(ax)
     groups = _group(runs)
     _draw_curves(ax, groups, key)
-    ax.set(xlabel="epoch of adaptation", ylabel=_TITLES.get(key, key))
+    ax.set(xlabel="epoch of adaptation", ylabel=title(key))
     if given is None:
         seeds = max(len(group) for group in groups.values())
         task = tables.task_name(_result(runs[0]))
-        name = _TITLES.get(key, key).removesuffix(" (%)")
-        ax.set_title(f"{name}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}")
+        ax.set_title(
+            f"{title(key).removesuffix(' (%)')}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}"
+        )
     legend_below(ax, *ax.get_legend_handles_labels())
     return ax
 
 
 def label_quality_curves(
-    runs: Sequence[Run], measures: Sequence[str] = ("nmi", "pairwise_precision", "pairwise_recall")
+    runs: Sequence[FinishedRun], measures: Sequence[str] = ("nmi", "pairwise_precision", "pairwise_recall")
 ) -> Figure:
     """How good the pseudo labels of each epoch are, a panel per measure: mean over seeds ± one standard deviation."""
     figure = _curve_panels(runs, [f"label_quality.{measure}" for measure in measures], False, "1 is perfect")
@@ -82,7 +62,7 @@ def label_quality_curves(
     return figure
 
 
-def memorisation_curves(runs: Sequence[Run]) -> Figure:
+def memorisation_curves(runs: Sequence[FinishedRun]) -> Figure:
     """Share of the given labels that the network reproduces after each epoch: right labels beside wrong ones."""
     figure = _curve_panels(runs, ["memorisation.right", "memorisation.wrong"], True, "share of labels")
     figure.suptitle("Share of the given labels that the network reproduces", fontweight="bold")
@@ -110,7 +90,7 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
     ax.set_yticks(range(len(groups)), [METHODS[method].title for method in groups])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel=_TITLES.get(key, key), xlim=(0, None))
+    ax.set(xlabel=title(key), xlim=(0, None))
     if given is None:
         ax.set_title(f"{tables.task_name(_result(results[0]))}: mean ± sd, a dot per seed")
     return ax
@@ -161,10 +141,10 @@ def paired_differences(
     return ax
 
 
-def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[Run]], key: str) -> None:
+def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[FinishedRun]], key: str) -> None:
     """A curve per method that adapts, a dashed line per bound."""
     for method, runs in groups.items():
-        style, title = METHOD_STYLE[method], METHODS[method].title
+        style, name = METHOD_STYLE[method], METHODS[method].title
         rows = [
             [value for record in run.history if (value := _value(record, key)) is not None] for run in runs
         ]
@@ -172,26 +152,26 @@ def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[Run]], key: str) -> Non
         if not rows:
             continue  # this method has no such measure: direct transfer has no pseudo labels
         if METHODS[method].labels != "clusters":
-            ax.axhline(np.mean([row[-1] for row in rows]), color=style["color"], linestyle="--", label=title)
+            ax.axhline(np.mean([row[-1] for row in rows]), color=style["color"], linestyle="--", label=name)
             continue
         length = min(map(len, rows))
         values = np.array([row[:length] for row in rows])  # (seeds, epochs)
         epochs, mean = np.arange(1, length + 1), values.mean(axis=0)
-        ax.plot(epochs, mean, label=title, **style)
+        ax.plot(epochs, mean, label=name, **style)
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             ax.fill_between(epochs, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _curve_panels(runs: Sequence[Run], keys: Sequence[str], share_y: bool, ylabel: str) -> Figure:
+def _curve_panels(runs: Sequence[FinishedRun], keys: Sequence[str], share_y: bool, ylabel: str) -> Figure:
     """A panel per measure with one legend, of the methods that train on pseudo labels."""
     groups = {m: group for m, group in _group(runs).items() if METHODS[m].labels == "clusters"}
     figure, axes = plt.subplots(1, len(keys), figsize=(MAX_WIDTH, 3.8), sharey=share_y, squeeze=False,
                                 layout="constrained")  # fmt: skip
     for ax, key in zip(axes[0], keys):
         _draw_curves(ax, groups, key)
-        ax.set(title=_TITLES.get(key, key), xlabel="epoch")
+        ax.set(title=title(key), xlabel="epoch")
     axes[0][0].set_ylabel(ylabel)
     legend_below(figure, *axes[0][0].get_legend_handles_labels())
     return figure

@@ -7,7 +7,6 @@ The page holds its scripts, data and pictures and loads nothing. It is drawn by 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from mmtlib import InputError
@@ -178,9 +178,8 @@ def _layout(
     )  # fmt: skip
     slider.js_on_change("value", update)
     buttons.js_on_change("active", update)
-    head = Div(
-        text=f"<h1 style='font-size:1.3em;margin:0'>{html.escape(title)}</h1>", disable_math=True, width=760
-    )
+    heading = Markup("<h1 style='font-size:1.3em;margin:0'>{}</h1>").format(title)
+    head = Div(text=str(heading), disable_math=True, width=760)
     by = Div(text="colour by", disable_math=True, margin=(10, 5, 0, 5))
     return column(head, row(by, buttons, slider), caption, plot)
 
@@ -222,7 +221,7 @@ def _facts(labels: np.ndarray, pids: np.ndarray | None) -> str:
 
 def _legends(camids: np.ndarray, truth: bool) -> dict[str, str]:
     """What the colours mean, per choice. Of many groups the pointer tells which is which."""
-    dot = '<span style="color:{}">&#9679;</span>&nbsp;{}'
+    dot = Markup('<span style="color:{}">&#9679;</span>&nbsp;{}')
     cameras = " ".join(dot.format(_COLORS[i % len(_COLORS)], f"camera {c + 1}") for i, c in enumerate(camids))
     note = "A colour and shape for each {}; they repeat. Grey: left out."
     legends = {"cluster": note.format("cluster"), "camera": cameras}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,25 +11,17 @@ from matplotlib.patches import Rectangle
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
+from mmtlib.figures.curves import title
 from mmtlib.figures.style import new_axes
 from mmtlib.results import tables
-
-_NAMES = {
-    "noise_rate": "share of wrong labels added",
-    "epochs": "epochs of adaptation",
-    "iterations": "iterations per epoch",
-    "clusters": "clusters K",
-}
+from mmtlib.results.runs import FinishedRun
 
 
-def results_per_epoch(runs: Iterable[Any]) -> list[dict]:
+def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:
     """Result dicts of runs as if each epoch had been the last.
 
     That is what a shorter run would have given: the learning rate is constant over the epochs, and every epoch begins
     with a new optimiser.
-
-    Args:
-        runs: Finished runs (`runs.folder.RunFolder` or `results.runs.FinishedRun`).
     """
     return [
         run.result
@@ -100,7 +91,7 @@ def phase_diagram(
             _write_cell(ax, i, j, cells.get((i, j)), limit)
     ax.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
     ax.set_yticks(range(len(ys)), [f"{value:.0%}" if y == "noise_rate" else f"{value:g}" for value in ys])
-    ax.set(xlabel=_NAMES.get(x, x), ylabel=_NAMES.get(y, y))
+    ax.set(xlabel=title(x), ylabel=title(y))
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=f"gain in {key}")
     if given is None:
