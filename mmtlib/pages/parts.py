@@ -32,9 +32,13 @@ def _templates() -> jinja2.Environment:
 
 
 def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Names of a table's columns, each with its class: n for numbers, which are set to the right."""
-    numeric = [all(str(value)[:1] in "0123456789–−+" for value in rows[name]) for name in rows]
-    return [(name, "n" if right else "t") for name, right in zip(rows, numeric)]
+    """Names of a table's columns, each with its class: numbers, long texts, or short ones."""
+    found = []
+    for name in rows:
+        texts = [str(value) for value in rows[name]]
+        numeric = all(text[:1] in "0123456789–−+" for text in texts)
+        found.append((name, "n" if numeric else "long" if max(map(len, texts), default=0) > 40 else "t"))
+    return found
 
 
 def picture(figure: Figure, alt: str, caption: str) -> tuple[Markup, str]:
