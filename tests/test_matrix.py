@@ -88,7 +88,7 @@ def test_what_a_method_does_not_see_makes_no_cell_of_its_own(tmp_path):
     counts = {m: 0 for m in methods}
     for cell in read_matrix(write(tmp_path, product)):
         counts[cell.settings.method] += 1
-    assert counts == {"direct": 1, "supervised": 2, "mmt_dbscan": 2, "mmt": 4}
+    assert counts == {"direct": 1, "supervised": 1, "mmt_dbscan": 2, "mmt": 4}
     direct = read_matrix(write(tmp_path, product))[
         0
     ].settings  # the same run as the suite's: it is not trained twice

@@ -19,6 +19,7 @@ from mmtlib.results.runs import not_run, read_published, read_runs
 from mmtlib.results.tables import label_quality, paired, readable
 
 CONTROL = "mmt_without_soft_losses"
+K = make_settings("quick").clusters
 QUALITY = {"nmi": 0.8, "ari": 0.4, "purity": 0.7, "pairwise_precision": 0.5, "pairwise_recall": 0.6}
 QUALITY |= {"pairwise_f1": 0.55, "noise_share": 0.0}
 
@@ -92,7 +93,7 @@ RESULTS = three_seeds(
 def test_table_holds_mean_and_sample_deviation():
     row = tables.table(RESULTS).set_index("method").loc["mmt"]
     # mean (61 + 62 + 66) / 3 = 63; squared deviations 4 + 1 + 9 = 14, over n − 1 = 2: sd = √7 (over n it were 2.160)
-    assert row["seeds"] == 3 and row["clusters"] == 320
+    assert row["seeds"] == 3 and row["clusters"] == K
     assert row["mAP"] == pytest.approx(63) and row["mAP_sd"] == pytest.approx(7**0.5)
     assert row["top5"] == pytest.approx(68) and row["title"] == "MMT" and row["task"] == "plaza→station"
 
@@ -113,9 +114,9 @@ def test_other_settings_are_other_rows_and_never_more_seeds():
     table = tables.table(RESULTS + noisy + more_k + changed_images)
     rows = table[table["method"] == "mmt"]
     assert [(row.clusters, row.variant, row.seeds, row.mAP) for row in rows.itertuples()] == [
-        (320, "", 3, pytest.approx(63)),
+        (K, "", 3, pytest.approx(63)),
         (800, "", 2, 50.0),
-        (320, "noise_rate 0.4", 2, 40.0),
+        (K, "noise_rate 0.4", 2, 40.0),
     ]
     assert "Left out: 1 older run of" in findings.sentences(RESULTS + changed_images)[0]
 
@@ -165,10 +166,10 @@ def test_pairs_agree_in_task_seed_and_k():
     pairs = tables.pairs(results, "mmt", "hard")
     found = {(p.task, p.clusters, p.variant): p.difference for p in pairs.itertuples()}
     assert found == {
-        ("plaza→station", 320, ""): 10.0,
+        ("plaza→station", K, ""): 10.0,
         ("plaza→station", 800, ""): 1.0,
-        ("plaza→city", 320, ""): -5.0,
-        ("plaza→station", 320, "noise_rate 0.4"): 20.0,
+        ("plaza→city", make_settings(target="city").clusters, ""): -5.0,
+        ("plaza→station", K, "noise_rate 0.4"): 20.0,
     }
     means = {(r.task, r.variant): (r.n, r.mean) for r in paired(results, "mmt", "hard").itertuples()}
     assert means == {

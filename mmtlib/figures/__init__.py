@@ -1,7 +1,8 @@
 """Every figure. A function takes and returns `ax`, or returns a figure of several panels.
 
-Nothing here calls `plt.show`: a notebook shows a figure, with its alt text, by `figures.show(figure, alt)`.
-All public names can be used from here; the common look is `figures.style`.
+`ax` says where to draw, None makes a figure. `results` are the dicts of `result.json`, `a`, `b` and `methods` names of
+methods, `key` is mAP, top1, top5 or top10. Nothing here calls `plt.show`: a notebook shows a figure, with its alt text,
+by `figures.show(figure, alt)`. All public names can be used from here; the common look is `figures.style`.
 """
 
 from mmtlib.figures.ablations import differences_to, scores_against

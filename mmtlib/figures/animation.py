@@ -34,16 +34,11 @@ def animate_maps(
     """Write an animation in which every image glides from its place in one epoch to that in the next.
 
     Args:
-        path: The GIF.
         maps: (E, N, 2), each begun where the one before ended: see `maps.umap_sequence`.
         labels: What colours the points, as in `maps.umap_panels`: identities (N), or right and wrong labels per epoch
             (E, N) bool. On the way the colours are those of the epoch that is nearer.
         titles: Per epoch; put a number such as the purity into it. None: "epoch 1" and so on.
         groups: Of many identities the largest `groups` are coloured.
-        width: Pixels.
-
-    Returns:
-        The path.
 
     Raises:
         InputError: Not (E, N, 2), or labels or titles of another length.

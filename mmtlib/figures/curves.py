@@ -30,7 +30,6 @@ def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | No
     Args:
         runs: Finished runs of one task and one setting, any methods and seeds.
         key: A name in the history, or a dotted path such as "label_quality.nmi".
-        ax: Where to draw; None makes a figure.
 
     Returns:
         The axes. Direct transfer and the supervised bound are dashed horizontal lines (the last epoch's mean).
@@ -38,17 +37,13 @@ def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | No
     Raises:
         InputError: Two runs of one method and seed: they differ in a setting, and their mean would mean nothing.
     """
-    given = ax
     ax = new_axes(ax)
     groups = _group(runs)
     _draw_curves(ax, groups, key)
     ax.set(xlabel="epoch of adaptation", ylabel=title(key))
-    if given is None:
-        seeds = max(len(group) for group in groups.values())
-        task = tables.task_name(_result(runs[0]))
-        ax.set_title(
-            f"{title(key).removesuffix(' (%)')}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}"
-        )
+    seeds = max(len(group) for group in groups.values())
+    task = tables.task_name(_result(runs[0]))
+    ax.set_title(f"{title(key).removesuffix(' (%)')}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}")
     legend_below(ax, *ax.get_legend_handles_labels())
     return ax
 
@@ -74,11 +69,8 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
 
     Args:
         results: Result dicts, or runs, of one task and one setting.
-        key: mAP, top1, top5 or top10.
-        ax: Where to draw; None makes a figure.
     """
     groups = {m: [_result(item)[key] for item in group] for m, group in _group(results).items()}
-    given = ax
     ax = new_axes(ax, height=1.3 + 0.5 * len(groups))
     for row, (method, values) in enumerate(groups.items()):
         style, sd = METHOD_STYLE[method], np.std(values, ddof=1) if len(values) > 1 else None
@@ -91,8 +83,7 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set(xlabel=title(key), xlim=(0, None))
-    if given is None:
-        ax.set_title(f"{tables.task_name(_result(results[0]))}: mean ± sd, a dot per seed")
+    ax.set_title(f"{tables.task_name(_result(results[0]))}: mean ± sd, a dot per seed")
     return ax
 
 
@@ -103,9 +94,6 @@ def paired_differences(
 
     Args:
         results: Result dicts of any tasks, seeds and settings; pairs agree in all but the method.
-        a, b: Names of methods.
-        ax: Where to draw; None makes a figure.
-        key: mAP, top1, top5 or top10.
 
     Raises:
         InputError: No pair.
@@ -116,29 +104,36 @@ def paired_differences(
         raise InputError(
             f"no pair of runs of {a} and {b} that agree in task, seed and settings: run both methods"
         )
-    given = ax
     ax = new_axes(ax, height=1.5 + 0.5 * len(summary))
-    names = [tables.group_name(row) for row in summary.to_dict("records")]
     pair_names = np.array([tables.group_name(row) for row in pairs.to_dict("records")])
-    ax.axvline(0, color="#444444", linewidth=1.2)
-    for row, (name, line) in enumerate(zip(names, summary.to_dict("records"))):
-        # A row over all tasks has no dots of its own: they stand above it.
-        dots = pairs["difference"].to_numpy()[pair_names == name]
-        spread = np.linspace(-0.18, 0.18, len(dots)) if len(dots) > 1 else np.zeros(len(dots))
-        ax.plot(dots, row + spread, linestyle="", marker="o", color=METHOD_STYLE[a]["color"], alpha=0.6)
-        ax.plot(line["mean"], row, marker="D", color="black", markersize=7)
-        if line["n"] > 1:
-            ax.plot([line["low"], line["high"]], [row, row], color="black", linewidth=1.8, zorder=1)
-        ax.annotate(f" n = {line['n']}", (1.01, row), xycoords=("axes fraction", "data"), va="center")
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel(f"{key} of {METHODS[a].title} − {key} of {METHODS[b].title}")
-    if given is None:  # over the whole width: beside long row names the axes are narrow
-        ax.figure.suptitle(
-            "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
+    rows = []
+    for line in summary.to_dict("records"):
+        name = tables.group_name(line)  # a row over all tasks has no dots of its own: they stand above it
+        rows.append(
+            (name, METHOD_STYLE[a]["color"], pairs["difference"].to_numpy()[pair_names == name], line)
         )
+    draw_differences(ax, rows)
+    for place, (*_, line) in enumerate(rows):
+        ax.annotate(f" n = {line['n']}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+    ax.set_xlabel(f"{key} of {METHODS[a].title} − {key} of {METHODS[b].title}")
+    ax.figure.suptitle(
+        "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
+    )
     return ax
+
+
+def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, np.ndarray, dict]]) -> None:
+    """Rows of paired differences: name, colour, a dot per seed, and a row of `tables.paired`."""
+    ax.axvline(0, color="#444444", linewidth=1.2)
+    for place, (_, color, dots, line) in enumerate(rows):
+        spread = np.linspace(-0.18, 0.18, len(dots)) if len(dots) > 1 else np.zeros(len(dots))
+        ax.plot(dots, place + spread, linestyle="", marker="o", color=color, alpha=0.6)
+        ax.plot(line["mean"], place, marker="D", color="black", markersize=7)
+        if line["n"] > 1:
+            ax.plot([line["low"], line["high"]], [place, place], color="black", linewidth=1.8, zorder=1)
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
 
 
 def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[FinishedRun]], key: str) -> None:

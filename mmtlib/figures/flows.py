@@ -50,12 +50,10 @@ def fate_alluvial(labels: Sequence[np.ndarray], ax: Axes | None = None) -> Axes:
     Args:
         labels: Pseudo labels (N) of the same images in at least two successive epochs; of many, eight are shown. A
             ribbon has the colour of what it leaves.
-        ax: Where to draw; None makes a figure.
     """
     shown = _shown_epochs(labels)
     states = np.stack([image_fates(labels[i], labels[j]) for i, j in zip(shown, shown[1:])])  # (S, N)
     count, images = len(FATES), states.shape[1]
-    given = ax
     ax = new_axes(ax, height=4.6)
     shares = np.stack([np.bincount(row, minlength=count) for row in states]) / images  # (S, count)
     tops = 1 - np.concatenate([np.zeros((len(states), 1)), np.cumsum(shares, axis=1)], axis=1)
@@ -79,8 +77,7 @@ def fate_alluvial(labels: Sequence[np.ndarray], ax: Axes | None = None) -> Axes:
     ax.set_xlabel("from epoch to epoch")
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    if given is None:
-        ax.set_title("What each clustering does to the images")
+    ax.set_title("What each clustering does to the images")
     return ax
 
 

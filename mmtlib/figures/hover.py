@@ -71,14 +71,12 @@ def write_hover_page(
     """Write the page.
 
     Args:
-        path: The HTML file.
         maps: (E, N, 2), see `maps.umap_sequence`; with `shown` (E, M, 2).
         images: uint8 (N, 3, H, W), an array or a tensor.
         clusters: Pseudo labels per epoch (E, N), −1 for images left out.
         pids: True identities (N); None where nobody knows them: then there is no choice of identity and error.
         camids: Cameras (N), 0-based as everywhere.
         names: Of the images (N), such as their file names.
-        title: Of the page.
         shown: Which images lie on the maps (M), as indices; None: all. Errors and the numbers beside the picture are
             those of all N images.
 
@@ -87,8 +85,6 @@ def write_hover_page(
 
     Raises:
         InputError: Bokeh is not installed, or the arrays differ in length.
-
-    Taught in: notebook 04.
     """
     try:
         from bokeh.embed import file_html

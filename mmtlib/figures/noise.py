@@ -38,7 +38,6 @@ def contingency_heatmap(
         pids: True identities (N).
         clusters: How many columns; a last one counts these people's images in all other clusters.
         people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
-        ax: Where to draw; None makes a figure.
     """
     import seaborn as sns  # a second, for two figures
 
@@ -105,7 +104,6 @@ def image_groups(
         groups: Title → members (N, bool). Of a large group, images at even steps are shown.
         inner: (N) integers; −1 stands for none.
         camids: Cameras (N).
-        columns: Images in a row.
     """
     if not groups:
         raise InputError("no group of images to show")
@@ -144,10 +142,8 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     Args:
         causes: As by `noise.false_merges` or `false_splits`.
         top: How many of them.
-        ax: Where to draw; None makes a figure.
     """
     rows = causes.head(top)
-    given = ax
     ax = new_axes(ax, height=1.3 + 0.36 * len(rows))
     place = np.arange(len(rows))
     ax.barh(place, rows["share"], color=VERMILLION, alpha=0.75, height=0.62, label="share of the errors")
@@ -160,8 +156,7 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     ax.grid(axis="y", visible=False)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="share of pairs of images", xlim=(0, None))
-    if given is None:
-        ax.set_title("What the errors have in common", loc="left")
+    ax.set_title("What the errors have in common", loc="left")
     legend_below(ax, *ax.get_legend_handles_labels())
     return ax
 
@@ -199,7 +194,6 @@ def noise_curves(
         curves: The index is the setting (K, eps); a column per measure.
         measures: Column → name in the legend.
         marks: Name → value of the setting, such as what a rule chose; vertical lines.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     for (column, name), color, marker in zip(measures.items(), PALETTE, MARKERS):
@@ -218,7 +212,6 @@ def entropy_scatter(clusters: pd.DataFrame, expected: float | None = None, ax: A
     Args:
         clusters: As by `noise.cluster_table` with identities and cameras.
         expected: Mean camera entropy of the true identities, marked by a line.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     shown = clusters.dropna(subset="camera_entropy")
@@ -250,7 +243,6 @@ def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None, ax
     Args:
         scores: As by `noise.silhouettes` (N); NaN is left away.
         wrong: As by `noise.measures.wrong_labels` (N), or None.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax, height=3.2)
     bins = np.linspace(min(0.0, np.nanmin(scores)), max(0.05, np.nanmax(scores)), 31)

@@ -59,19 +59,13 @@ def phase_diagram(
 
     Args:
         results: Result dicts of both methods; pairs agree in task, seed and every setting.
-        a, b: Names of methods.
-        x, y: Names of settings.
-        key: mAP, top1, top5 or top10.
         xs, ys: Values to show; None: those that occur. Cells without a pair are hatched and say "not run".
-        ax: Where to draw; None makes a figure.
 
     Returns:
         The axes. Blue: `a` is ahead; red: `b` is; white: neither.
 
     Raises:
         InputError: No pair at all.
-
-    Taught in: notebook 05.
     """
     cells = gains(results, a, b, x, y, key)
     xs = sorted({cell[0] for cell in cells}) if xs is None else list(xs)
@@ -83,7 +77,6 @@ def phase_diagram(
     for (i, j), values in cells.items():
         mean[j, i] = values.mean()
     limit = max(1.0, np.nanmax(np.abs(mean)))
-    given = ax
     ax = new_axes(ax, height=1.7 + 0.62 * len(ys))
     image = ax.imshow(mean, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower")
     for i in range(len(xs)):
@@ -94,8 +87,7 @@ def phase_diagram(
     ax.set(xlabel=title(x), ylabel=title(y))
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=f"gain in {key}")
-    if given is None:
-        ax.set_title(f"{METHODS[a].title} − {METHODS[b].title}: {key}")
+    ax.set_title(f"{METHODS[a].title} − {METHODS[b].title}: {key}")
     return ax
 
 

@@ -31,7 +31,6 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
     Args:
         images: uint8 (N, 3, H, W), an array or a tensor.
         titles: A short title per image.
-        columns: Images in a row.
 
     Raises:
         InputError: Not uint8 (N, 3, H, W), no image, or another number of titles.
@@ -114,7 +113,6 @@ def triplet_target_histogram(targets: np.ndarray, right: np.ndarray, ax: Axes | 
     Args:
         targets: T_i in [0, 1], (B).
         right: Whether the positive shows the anchor's identity and the negative another one, (B) bool.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     targets, right = np.asarray(targets), np.asarray(right, dtype=bool)
@@ -159,7 +157,6 @@ def camera_pair_matrix(
 
     Args:
         matrix: (C, C); NaN where there is no pair: that cell stays empty.
-        ax: Where to draw; None makes a figure.
         label: What the numbers are.
         names: Of the cameras; None: c1, c2, …
     """
@@ -168,7 +165,6 @@ def camera_pair_matrix(
     matrix = np.asarray(matrix, dtype=float)
     count = len(matrix)
     names = names or [f"c{i + 1}" for i in range(count)]
-    given = ax
     ax = new_axes(ax, height=4.6)
     legible = count <= 10  # else the colour bar remains
     form = ".0f" if np.array_equal(matrix, matrix.round(), equal_nan=True) else ".2f"
@@ -178,8 +174,7 @@ def camera_pair_matrix(
     )  # fmt: skip
     ax.grid(False)
     ax.tick_params(labelsize=10 if legible else 8, labelrotation=0)
-    if given is None:
-        ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
+    ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
     return ax
 
 

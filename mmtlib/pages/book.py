@@ -34,14 +34,11 @@ class Chapter:
 
 
 def make_book(out: Path) -> Path:
-    """Write the book of the notebooks that were executed into a folder; an older book there is replaced.
+    """Write the book of the notebooks that were executed into a folder, for an older one; returns its index page.
 
     Args:
         out: The folder of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
             `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
-
-    Returns:
-        The index page.
 
     Raises:
         InputError: No notebook was executed into the folder.

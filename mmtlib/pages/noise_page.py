@@ -51,12 +51,7 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
 
     Args:
-        subject: The labels and what is known about their images.
-        out: The folder.
         command: How this was asked for; the page quotes it.
-
-    Returns:
-        The page.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
     tables = {_FREE: _free_table(numbers)}

@@ -16,10 +16,7 @@ from mmtlib.results.tables import paired, pairs, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
-    """In which switches of the table of methods each row differs from the reference: name → (its value, the other's).
-
-    Taught in: notebook 05.
-    """
+    """In which switches each method differs from the reference: name → (its value, the other's)."""
     base = dataclasses.asdict(METHODS[reference]) | {"title": ""}
     rows = {method: dataclasses.asdict(METHODS[method]) | {"title": ""} for method in methods}
     return {
@@ -34,9 +31,6 @@ def differences(
 
     Args:
         results: Result dicts of one task and one setting; methods without a pair are left out.
-        methods: Their names.
-        reference: What they are compared with.
-        key: mAP, top1, top5 or top10.
 
     Returns:
         A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score and
@@ -44,8 +38,6 @@ def differences(
 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
-
-    Taught in: notebook 05.
     """
     summary, rows = table(results), []
     for method in methods:
@@ -82,7 +74,6 @@ class Crossing:
     """From which value of a setting on method `a` leads `b`.
 
     Attributes:
-        a, b: Names of the methods.
         values: Values of the setting (V), rising.
         differences: a − b for each seed, (S, V).
         at: The value from which the mean difference exceeds its standard deviation over seeds, interpolated
@@ -131,15 +122,10 @@ def crossing(
 
     Args:
         results: Result dicts of one task that differ in method, seed and this setting.
-        a, b: Names of methods.
-        setting: Its name.
-        key: mAP, top1, top5 or top10.
 
     Returns:
         The crossing over the values and seeds that both methods have throughout; None where fewer than two values or
         two seeds are complete.
-
-    Taught in: notebook 03.
     """
     found: dict[float, dict[int, float]] = {}
     for value in sorted({r["config"][setting] for r in results}):

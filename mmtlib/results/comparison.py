@@ -49,8 +49,6 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
         target, method, backbone, clusters, published (mAP), published_gap and ends (see `read_published`), mAP, mAP_sd,
         gap, gap_sd (see `tables.frame`), seeds, difference, verdict ("within 1.5 mAP", "outside 1.5 mAP" or "not run"),
         variant, bn_group, hours (a run's mean), hardware.
-
-    Taught in: notebook 06.
     """
     ours: dict[tuple, dict[str, list[dict]]] = {}
     for row in frame(results).to_dict("records") if results else ():

@@ -128,8 +128,6 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
         A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), gap_seeds
         (those with both ends of the gap), then for each of mAP, top1, top5, top10 and gap (see `frame`) its mean and,
         as `mAP_sd` and so on, its standard deviation (over n − 1; missing for one seed).
-
-    Taught in: notebook 06.
     """
     rows = []
     for (_, _, method, clusters, changed), group in frame(results).groupby(_CELL, dropna=False, sort=False):
@@ -197,11 +195,6 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
 def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
     """Scores of two methods side by side, where task, seed, K and every other setting agree.
 
-    Args:
-        results: Result dicts.
-        a, b: Names of methods.
-        key: mAP, top1, top5 or top10.
-
     Returns:
         Columns task, clusters, variant, seed, a, b, difference (a − b). A method without K pairs with every K.
     """
@@ -231,17 +224,12 @@ def paired(
     """Mean paired difference a − b, with its 95 % interval by Student's t on n − 1 degrees of freedom.
 
     Args:
-        results: Result dicts.
-        a, b: Names of methods.
-        key: mAP, top1, top5 or top10.
         by: What a row is: task and variant, and "clusters" for a row per K.
 
     Returns:
         Columns of `by`, then n, mean, sd, low, high (missing for one pair). Variants never mix; where a variant
         has several rows, one more with task "all" is over all of its pairs. It takes pairs as independent, although
         those of one seed and task share their pre-training.
-
-    Taught in: notebook 06.
     """
     found = pairs(results, a, b, key)
     rows = []

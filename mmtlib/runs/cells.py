@@ -30,9 +30,7 @@ def essential(cell: Cell) -> Cell:
     """A cell without changes that its method does not see, so that it is run once for all of them."""
     asked = cell.settings
     seen = {name: getattr(asked, name) for name in seen_settings(asked.method)}
-    return dataclasses.replace(
-        cell, settings=make_settings(cell.profile, method=asked.method).replace(**seen)
-    )
+    return dataclasses.replace(cell, settings=make_settings(cell.profile, **seen))
 
 
 def impossible(cells: Sequence[Cell], *, scored: bool = False) -> list[str]:
