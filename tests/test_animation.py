@@ -50,8 +50,7 @@ def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
     animation.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
     assert (
-        'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"]
-        and "R0lGODlh" in seen[0]["text/html"]
+        'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"] and "R0lGODlh" in seen[0]["text/html"]
     )
 
 

@@ -124,7 +124,7 @@ def _with_links(text: str, here: str, places: Collection[str]) -> str:
     soup = BeautifulSoup(text, "html.parser")
     for link in soup.find_all("a", href=True):
         address, _, fragment = link["href"].partition("#")
-        if not address or re.match(r"[a-z]+:", address):
+        if not address or re.match(r"(https?|mailto):", address):
             continue  # on this page, or out on the web
         file = unquote(address).replace(".ipynb", ".html").removeprefix("notebooks/")
         place = os.path.normpath(Path(here).parent / file).removeprefix("../")

@@ -152,8 +152,9 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
         digits = 0 if name == "gap" else 1
         pairs_ = zip(summary[name], summary[f"{name}_sd"])
         shown[TITLES[name]] = [spread(mean, sd, digits) for mean, sd in pairs_]
-    counts = zip(summary["gap_seeds"], summary["seeds"], shown[TITLES["gap"]])
-    shown[TITLES["gap"]] = [f"{text} ({n} seeds)" if 0 < n < seeds else text for n, seeds, text in counts]
+    few = summary["gap_seeds"].between(1, summary["seeds"] - 1) & ~summary["method"].isin(_ENDS)
+    notes = np.where(few, " (" + summary["gap_seeds"].astype(str) + " seeds)", "")
+    shown[TITLES["gap"]] = [text + note for text, note in zip(shown[TITLES["gap"]], notes)]
     shown["K"] = ["–" if pd.isna(k) else str(k) for k in summary["clusters"]]
     if summary["variant"].any():
         shown["settings changed"] = summary["variant"]
