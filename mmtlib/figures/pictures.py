@@ -11,15 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib import InputError
-from mmtlib.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    MAX_WIDTH,
-    VERMILLION,
-    legend_below,
-    new_axes,
-)
+from mmtlib.figures.style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION, legend_below, new_axes
 
 # Colour and mark of a gallery image's frame, and its opacity: mark and opacity tell the same without colour.
 _FRAMES = {"right": (GREEN, "✓", 1.0), "wrong": (VERMILLION, "✗", 1.0), "junk": (GREY, "–", 0.4)}
