@@ -43,19 +43,17 @@ def differences(
     for method in methods:
         lines = paired(results, method, reference, key)
         own = summary[summary["method"] == method]
+        title = METHODS[method].title
         if len(lines) > 1 or (len(lines) and len(own) > 1):
-            raise InputError(
-                f"{METHODS[method].title} was run in several tasks or settings: give the results of one"
-            )
+            raise InputError(f"{title} was run in several tasks or settings: give the results of one")
         if len(lines):
             lr = next(r["config"]["lr"] for r in results if r["method"] == method)
-            row = {"method": method, "title": METHODS[method].title, "lr": lr}
+            row = {"method": method, "title": title, "lr": lr}
             row |= {"score": own[key].iloc[0], "score_sd": own[f"{key}_sd"].iloc[0]}
             rows.append(row | lines.iloc[0][["n", "mean", "sd", "low", "high"]].to_dict())
     if not rows:
-        raise InputError(
-            f"no pair of runs with {METHODS[reference].title}: run both methods with the same seeds"
-        )
+        name = METHODS[reference].title
+        raise InputError(f"no pair of runs with {name}: run both methods with the same seeds")
     return pd.DataFrame(rows).sort_values("mean", ignore_index=True)
 
 
@@ -63,9 +61,8 @@ def groups(rows: pd.DataFrame) -> dict[str, list[str]]:
     """The titles of `differences` by what their 95 % intervals say: "behind", "ahead" or "undecided"."""
     found: dict[str, list[str]] = {"behind": [], "undecided": [], "ahead": []}
     for row in rows.to_dict("records"):
-        found["ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else "undecided"].append(
-            row["title"]
-        )
+        side = "ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else "undecided"
+        found[side].append(row["title"])
     return found
 
 
@@ -104,9 +101,8 @@ class Crossing:
         ends = [f"{number(self.mean[i])} ± {self.sd[i]:.1f} at {self.values[i]:.0%}" for i in (0, -1)]
         scale = f"(mAP: {ends[0]}, {ends[1]})"
         if self.at is None:
-            return (
-                f"{names}: no crossing; at {self.values[-1]:.0%} the lead is not larger than its sd {scale}"
-            )
+            last = f"{self.values[-1]:.0%}"
+            return f"{names}: no crossing; at {last} the lead is not larger than its sd {scale}"
         if self.at == self.values[0]:
             return f"{names}: ahead by more than the sd at every rate from {self.at:.0%} on {scale}"
         own = [value for value in self.seeds if value is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,7 @@ TITLES = {"mAP": "mAP", "top1": "top-1", "top5": "top-5", "top10": "top-10", "ga
 TITLES |= {"nmi": "NMI", "ari": "ARI", "purity": "purity", "noise_share": "left out"}
 TITLES |= {f"pairwise_{name}": f"pairwise {name}" for name in ("precision", "recall")}
 TITLES |= {"pairwise_f1": "pairwise F1", "accuracy": "training accuracy (share)"}
-TITLES |= {
-    "right": "right labels",
-    "wrong": "wrong labels",
-    "noise_rate": "share of labels replaced by wrong ones",
-}
+TITLES |= {"right": "right labels", "wrong": "wrong labels", "noise_rate": "share of labels replaced"}
 TITLES |= {"clusters": "clusters K", "epochs": "epochs of adaptation", "iterations": "iterations per epoch"}
 GAP = "Gap closed: (method − direct transfer) / (supervised − direct transfer) in mAP, where a seed has both ends."
 METHOD_ORDER = (*MAIN_METHODS, *(m for m in METHODS if m not in MAIN_METHODS))  # of rows, bars and legends
@@ -54,12 +50,8 @@ def task_name(result: dict) -> str:
 
 def group_name(row: dict) -> str:
     """A table row's task, K and changed settings in one line."""
-    parts = [
-        row["task"],
-        "" if pd.isna(row.get("clusters")) else f"K = {row['clusters']}",
-        row.get("variant", ""),
-    ]
-    return ", ".join(part for part in parts if part)
+    k = "" if pd.isna(row.get("clusters")) else f"K = {row['clusters']}"
+    return ", ".join(filter(None, (row["task"], k, row.get("variant"))))
 
 
 def frame(results: Sequence[dict]) -> pd.DataFrame:
@@ -80,24 +72,16 @@ def frame(results: Sequence[dict]) -> pd.DataFrame:
     data: dict[tuple[str, str], Any] = {}  # what the newest run of each task was trained on
     rows = []
     for result in sorted(results, key=lambda r: r.get("finished", ""), reverse=True):
-        config, plain = result.get("config", {}), base[result["method"]]
+        method, config = result["method"], {"method": result["method"], **result.get("config", {})}
         trained_on = config.get("data")
         if data.setdefault((result["source"], result["target"]), trained_on) != trained_on:
             continue  # another version of the embedded world, or a folder with other files
-        rows.append(
-            {
-                "task": task_name(result),
-                **{name: result[name] for name in ("source", "target", "method")},
-                "clusters": result["clusters"] if has_clusters(result["method"]) else None,
-                "variant": variant(config | {"method": result["method"]}, plain),
-                "start": variant(config | {"method": result["method"]}, plain, SOURCE_SETTINGS),
-                "seed": result["seed"],
-                **{name: float(result[name]) for name in SCORES},
-                "result": result,
-            }
-        )
-    every = pd.DataFrame(rows).astype({"clusters": "Int64"})
-    every = every.drop_duplicates([*_CELL, "seed"])
+        row = {"task": task_name(result)} | {name: result[name] for name in ("source", "target", "method")}
+        row |= {"clusters": result["clusters"] if has_clusters(method) else None, "seed": result["seed"]}
+        row |= {"variant": variant(config, base[method])}
+        row |= {"start": variant(config, base[method], SOURCE_SETTINGS)}
+        rows.append(row | {name: float(result[name]) for name in SCORES} | {"result": result})
+    every = pd.DataFrame(rows).astype({"clusters": "Int64"}).drop_duplicates([*_CELL, "seed"])
     every = every.assign(gap=_gaps(every)).drop(columns="start")
     known = {task: i for i, task in enumerate(TASKS["standard"])}
     places = [known.get(task, len(known)) for task in zip(every["source"], every["target"])]
@@ -130,19 +114,20 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
         as `mAP_sd` and so on, its standard deviation (over n − 1; missing for one seed).
     """
     rows = []
-    for (_, _, method, clusters, changed), group in frame(results).groupby(_CELL, dropna=False, sort=False):
-        row = {
-            "task": group["task"].iloc[0],
-            "method": method,
-            "title": METHODS[method].title,
-            "clusters": clusters,
-        }
-        row |= {"variant": changed, "seeds": len(group), "gap_seeds": int(group["gap"].count())}
+    for row, group in _cells(frame(results)):
+        row |= {"seeds": len(group), "gap_seeds": int(group["gap"].count())}
         for name in (*SCORES, "gap"):
             row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
-        row |= {"gap_sd": np.nan} if method in _ENDS else {}  # 0 and 100 by definition
+        row |= {"gap_sd": np.nan} if row["method"] in _ENDS else {}  # 0 and 100 by definition
         rows.append(row)
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
+
+
+def _cells(every: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The seeds of each task, method, K and variant, with what names them."""
+    for (_, _, method, clusters, changed), group in every.groupby(_CELL, dropna=False, sort=False):
+        named = {"task": group["task"].iloc[0], "method": method, "title": METHODS[method].title}
+        yield named | {"clusters": clusters, "variant": changed}, group
 
 
 def readable(summary: pd.DataFrame) -> pd.DataFrame:
@@ -175,16 +160,8 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     Returns:
         A row per task, method, K and variant: for each of nmi, …, noise_share the columns `nmi_first` and `nmi_last`.
     """
-    every = frame(results)
-    clustered = [METHODS[r["method"]].labels == "clusters" for r in every["result"]]
-    every, rows = every[clustered], []
-    for (_, _, method, clusters, changed), group in every.groupby(_CELL, dropna=False, sort=False):
-        row = {
-            "task": group["task"].iloc[0],
-            "title": METHODS[method].title,
-            "clusters": clusters,
-            "variant": changed,
-        }
+    every, rows = frame(results), []
+    for row, group in _cells(every[[METHODS[method].labels == "clusters" for method in every["method"]]]):
         for name in QUALITY:
             for end in ("first", "last"):
                 values = [r["label_quality"][end][name] for r in group["result"]]
@@ -203,14 +180,10 @@ def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataF
     columns = ["task", *place, "clusters", key]
     left, right = (every.loc[every["method"] == name, columns] for name in (a, b))
     both = left.merge(right.drop(columns="task"), on=place, suffixes=("_a", "_b"))
-    same_k = (
-        both["clusters_a"].isna()
-        | both["clusters_b"].isna()
-        | (both["clusters_a"] == both["clusters_b"]).fillna(False)
-    )
-    both = both[same_k].assign(clusters=lambda t: t["clusters_a"].fillna(t["clusters_b"]))
-    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"}).assign(
-        difference=lambda t: t["a"] - t["b"]
+    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"})
+    both = both[(both["clusters_a"] == both["clusters_b"]).fillna(True)]  # a method without K has every K
+    both = both.assign(
+        clusters=both["clusters_a"].fillna(both["clusters_b"]), difference=both["a"] - both["b"]
     )
     return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
 
@@ -267,9 +240,7 @@ def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
         for name, default in base.items():
             scope = [r for r in results if name != "lr" or r["method"] == method]
             values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
-            if (
-                values and json.dumps(default) not in values
-            ):  # the profile was another when these runs were made
+            if values and json.dumps(default) not in values:  # the profile was another when they were made
                 base[name] = json.loads(Counter(values).most_common(1)[0][0])
         bases[method] = base
     return bases
