@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.figures.curves import draw_differences, title
-from mmtlib.figures.style import METHOD_STYLE, legend_below, new_axes
+from mmtlib.figures.style import METHOD_STYLE, legend, new_axes
 from mmtlib.results import tables
 from mmtlib.results.ablations import differences
 
@@ -95,5 +95,5 @@ def scores_against(
         ax.minorticks_off()
     ax.set_xticks(values, [f"{v:.0%}" if setting == "noise_rate" else f"{v:g}" for v in values])
     ax.set(xlabel=title(setting), ylabel=title(key))
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax

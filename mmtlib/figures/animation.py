@@ -45,9 +45,8 @@ def animate_maps(
     """
     maps, labels, titles = _checked(maps, labels, titles)
     low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
-    edges = np.stack(
-        [low - 0.04 * (high - low), high + 0.04 * (high - low)]
-    )  # (2, 2) lower left, upper right
+    margin = 0.04 * (high - low)
+    edges = np.stack([low - margin, high + margin])  # (2, 2) lower left, upper right
     last = len(maps) - 1
     moments = [(epoch, step) for epoch in range(last) for step in range(STEPS)] + [(last, 0)]
     frames, durations = [], []
@@ -71,9 +70,7 @@ def _stage(
     """A figure with the colours of one epoch, laid out once, and which points each of its marks stands for."""
     figure, ax = plt.subplots(figsize=(width / 100, width / 100), dpi=100, layout="constrained")
     numbers = np.arange(len(labels))
-    draw_points(
-        ax, np.column_stack([numbers, numbers]), labels, groups
-    )  # each at its number, to tell them apart
+    draw_points(ax, np.column_stack([numbers, numbers]), labels, groups)  # at its number, to tell them apart
     marks = [(dots, np.asarray(dots.get_offsets())[:, 0].astype(int)) for dots in ax.collections]
     if legend := ax.get_legend():
         legend.set_loc("upper right")  # the best place would change from frame to frame
@@ -122,7 +119,6 @@ def _gif(frames: list[Image.Image], durations: list[int]) -> bytes:
     palette.putpalette(colors + (3 * _COLORS - len(colors)) * [255])  # paper stays white
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    small[0].save(
-        buffer, "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=False
-    )
+    moving = {"save_all": True, "append_images": small[1:], "duration": durations, "loop": 0}
+    small[0].save(buffer, "GIF", optimize=False, **moving)
     return buffer.getvalue()

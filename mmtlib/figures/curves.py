@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
-from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend_below, new_axes
+from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend, new_axes
 from mmtlib.results import tables
 from mmtlib.results.runs import FinishedRun
 
@@ -44,7 +44,7 @@ def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | No
     seeds = max(len(group) for group in groups.values())
     task = tables.task_name(_result(runs[0]))
     ax.set_title(f"{title(key).removesuffix(' (%)')}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax
 
 
@@ -109,16 +109,14 @@ def paired_differences(
     rows = []
     for line in summary.to_dict("records"):
         name = tables.group_name(line)  # a row over all tasks has no dots of its own: they stand above it
-        rows.append(
-            (name, METHOD_STYLE[a]["color"], pairs["difference"].to_numpy()[pair_names == name], line)
-        )
+        dots = pairs["difference"].to_numpy()[pair_names == name]
+        rows.append((name, METHOD_STYLE[a]["color"], dots, line))
     draw_differences(ax, rows)
     for place, (*_, line) in enumerate(rows):
         ax.annotate(f" n = {line['n']}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
     ax.set_xlabel(f"{key} of {METHODS[a].title} − {key} of {METHODS[b].title}")
-    ax.figure.suptitle(
-        "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
-    )
+    what = "Seeds (dots), their mean (diamond) and its 95 % interval"
+    ax.figure.suptitle(what, fontsize=12, fontweight="bold")
     return ax
 
 
@@ -140,10 +138,8 @@ def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[FinishedRun]], key: str
     """A curve per method that adapts, a dashed line per bound."""
     for method, runs in groups.items():
         style, name = METHOD_STYLE[method], METHODS[method].title
-        rows = [
-            [value for record in run.history if (value := _value(record, key)) is not None] for run in runs
-        ]
-        rows = [row for row in rows if row]
+        values = ([_value(record, key) for record in run.history] for run in runs)
+        rows = list(filter(None, ([value for value in each if value is not None] for each in values)))
         if not rows:
             continue  # this method has no such measure: direct transfer has no pseudo labels
         if METHODS[method].labels != "clusters":
@@ -168,7 +164,7 @@ def _curve_panels(runs: Sequence[FinishedRun], keys: Sequence[str], share_y: boo
         _draw_curves(ax, groups, key)
         ax.set(title=title(key), xlabel="epoch")
     axes[0][0].set_ylabel(ylabel)
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+    legend(axes[0][0], figure)
     return figure
 
 

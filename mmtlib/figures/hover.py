@@ -206,9 +206,8 @@ def _errors(labels: np.ndarray, pids: np.ndarray) -> np.ndarray:
 
 def _facts(labels: np.ndarray, pids: np.ndarray | None) -> str:
     """Numbers that stand beside the picture: of all images, not only of those shown."""
-    counts = (
-        f"{len(np.unique(labels[labels >= 0]))} clusters, {(labels < 0).mean():.0%} of the images left out"
-    )
+    clusters, left_out = len(np.unique(labels[labels >= 0])), (labels < 0).mean()
+    counts = f"{clusters} clusters, {left_out:.0%} of the images left out"
     if pids is None:
         return f"{counts}."
     quality = label_quality(labels, pids)

@@ -94,10 +94,8 @@ def phase_diagram(
 def _write_cell(ax: Axes, i: int, j: int, values: np.ndarray | None, limit: float) -> None:
     """The numbers of a cell, or its hatching."""
     if values is None:
-        box = Rectangle(
-            (i - 0.5, j - 0.5), 1, 1, facecolor="#F2F2F2", edgecolor="#AAAAAA", hatch="///", linewidth=0
-        )
-        ax.add_patch(box)
+        look = {"facecolor": "#F2F2F2", "edgecolor": "#AAAAAA", "hatch": "///", "linewidth": 0}
+        ax.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **look))
         ax.text(i, j, "not run", ha="center", va="center", fontsize=9,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         return

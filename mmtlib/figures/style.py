@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -88,14 +86,13 @@ def new_axes(ax: Axes | None, height: float = 4.0) -> Axes:
     return ax if ax is not None else plt.subplots(figsize=(MAX_WIDTH, height), layout="constrained")[1]
 
 
-def legend_below(
-    target: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 2
-) -> None:
-    """A legend under the plot, where it hides no data; long method names fit in two columns."""
-    if isinstance(target, Figure):
-        target.legend(handles, labels, loc="outside lower center", ncols=columns)
+def legend(ax: Axes, figure: Figure | None = None, columns: int = 2) -> None:
+    """The legend of `ax` under its plot, or under the whole figure, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    if figure is not None:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     else:
-        target.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
 
 
 def png(figure: Figure) -> bytes:
