@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from mmtlib import InputError, clustering
-from mmtlib.adaptation import authors_rho
-from mmtlib.adaptation import stream_seed
+from mmtlib.adaptation import authors_rho, stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.images import some
 from mmtlib.data.readers import NO_LABEL, ReIDDataset
