@@ -72,8 +72,8 @@ class Knobs:
     winter: float = 0.25
 
 
-# What gap = 1 makes of the neutral dials, in each domain's own direction: what its cameras do to light, colour and detail,
-# how people are hidden and cropped, what they wear. Dials that are not named keep their neutral value.
+# What gap = 1 makes of the neutral dials, in each domain's own direction: what its cameras do to light, colour and
+# detail, how people are hidden and cropped, what they wear. Dials that are not named keep their neutral value.
 FAR = {
     "plaza": dict(gain=0.07, tint=0.08, light=0.1, light_shift=0.08, gamma=0.1, contrast=0.04, fading=0.14, blur=0.35,
                   noise=3.5, coarseness=0.16, occlusion=0.16, crop_jitter=1.2, cloth_fading=0.1, neutrals=0.3,
