@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,7 +24,7 @@ from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
 from mmtlib.results.runs import read_runs
-from mmtlib.results.tables import paired, readable, task_name
+from mmtlib.results.tables import paired, readable
 from mmtlib.world import DOMAINS, contact_sheet, generate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,13 +46,27 @@ def results_section() -> str:
             continue
         results = read_json(file)
         shown = readable(tables.table(results))
-        header = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
-        rows = [f"| {' | '.join(map(str, row))} |" for row in shown.itertuples(index=False)]
         whole = len(TASKS[profile]) * len(MAIN_METHODS) * len(SEEDS[profile])
         if len(results) < whole:
             title += f"; {len(results)} of {whole} runs so far, the others are not run yet"
-        parts += [f"**{title}**", "\n".join(header + rows), _paired(results), *findings.sentences(results)]
+        table = _markdown(shown.columns, shown.itertuples(index=False))
+        parts += [f"**{title}**", table, tables.GAP, _paired(results), *findings.sentences(results)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _markdown(header: Iterable[str], rows: Iterable[Iterable]) -> str:
+    """A table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _score(row: dict | None) -> str:
+    """The mAP of a row of `tables.table`, and in brackets the share of the gap that it closes."""
+    if row is None:
+        return "not run"
+    gap = f" ({tables.spread(row['gap'], row['gap_sd'], 0)} %)" if row["gap_seeds"] else ""
+    return f"{tables.spread(row['mAP'], row['mAP_sd'])}{gap}"
 
 
 def _paired(results: list[dict]) -> str:
@@ -60,8 +74,8 @@ def _paired(results: list[dict]) -> str:
     differences = paired(results, "mmt", "hard").to_dict("records")
     if len(differences) < 2:
         return ""
-    rows = [f"| {row['task']} | {findings.difference(row)} |" for row in differences]
-    return "\n".join(["| MMT minus hard labels, paired by seed | |", "|---|---|", *rows])
+    rows = ((row["task"], findings.difference(row)) for row in differences)
+    return _markdown(["MMT minus hard labels, paired by seed", ""], rows)
 
 
 LABELLED = ("hard", "mmt_without_soft_losses", "mmt")
@@ -73,22 +87,17 @@ def noise_section() -> str:
     sweep = matrix_results.read("phase_diagram", RESULTS)
     if not sweep.runs:
         return sweep.note
-    rates = sorted({result["config"]["noise_rate"] for result in sweep.results})
-    lines = [
-        f"| labels replaced | {' | '.join(METHODS[m].title for m in LABELLED)} |",
-        "|" + "---|" * (len(LABELLED) + 1),
-    ]
-    for rate in rates:
-        cells = []
-        for method in LABELLED:
-            scores = [
-                r["mAP"] for r in sweep.results if (r["method"], r["config"]["noise_rate"]) == (method, rate)
-            ]
-            cells.append(f"{mean(scores):.1f} ± {stdev(scores):.1f}")
-        lines.append(f"| {rate:.0%} | {' | '.join(cells)} |")
+    bounds = [r for r in read_json(RESULTS / "quick.json") if r["method"] in ("direct", "supervised")]
+    lines = []
+    for rate in sorted({result["config"]["noise_rate"] for result in sweep.results}):
+        chosen = [r for r in (*bounds, *sweep.results) if r["config"]["noise_rate"] in (0, rate)]
+        rows = [r for r in tables.table(chosen).to_dict("records") if bool(r["variant"]) == bool(rate)]
+        found = {row["method"]: row for row in rows}
+        lines.append([f"{rate:.0%}", *(_score(found.get(method)) for method in LABELLED)])
+    table = _markdown(["labels replaced", *(METHODS[m].title for m in LABELLED)], lines)
     leads = [crossing(sweep.results, "mmt", other) for other in ("hard", "mmt_without_soft_losses")]
     sentences = [f"{lead}." for lead in leads if lead]
-    return "\n\n".join(["\n".join(lines), *sentences])
+    return "\n\n".join([f"{table}\n\nIn brackets the share of the gap that is closed.", *sentences])
 
 
 def clusters_section() -> str:
@@ -96,21 +105,15 @@ def clusters_section() -> str:
     table = matrix_results.read("miniature", RESULTS)
     if not table.runs:
         return table.note
+    scores = {
+        (row["task"], row["clusters"], row["method"]): row
+        for row in tables.table(table.results).to_dict("records")
+        if row["method"] in LABELLED
+    }
+    places = list(dict.fromkeys((task, k) for task, k, _ in scores))
+    lines = ([task, k, *(_score(scores.get((task, k, method))) for method in LABELLED)] for task, k in places)
+    shown = _markdown(["task", "K", *(METHODS[m].title for m in LABELLED)], lines)
     adapted = [r for r in table.results if r["method"] in LABELLED]
-    scores: dict[tuple, dict[str, list[float]]] = {}
-    for r in sorted(adapted, key=lambda r: r["clusters"]):
-        scores.setdefault((task_name(r), r["clusters"]), {}).setdefault(r["method"], []).append(r["mAP"])
-    lines = [
-        f"| task | K | {' | '.join(METHODS[m].title for m in LABELLED)} |",
-        "|" + "---|" * (len(LABELLED) + 2),
-    ]
-    for task in dict.fromkeys(task for task, _ in scores):
-        for k in sorted(k for other, k in scores if other == task):
-            cells = [scores[task, k].get(m, []) for m in LABELLED]
-            shown = [
-                f"{mean(each):.1f} ± {stdev(each):.1f}" if len(each) > 1 else "not run" for each in cells
-            ]
-            lines.append(f"| {task} | {k} | {' | '.join(shown)} |")
     found = {pair: paired(adapted, *pair, by=("clusters", "variant")) for pair in STEPS}
     sentences = [
         f"{METHODS[a].title} minus {METHODS[b].title}, over all tasks: "
@@ -121,7 +124,7 @@ def clusters_section() -> str:
         + "."
         for (a, b), rows in found.items()
     ]
-    return "\n\n".join(["\n".join(lines), *sentences])
+    return "\n\n".join([shown, *sentences])
 
 
 SPEED = (  # benchmark, what it is, its row of ours, the row of the plain way

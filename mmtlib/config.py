@@ -18,11 +18,7 @@ from typing import Any, Literal
 from mmtlib import InputError
 
 # Raised when the code changes what a finished run would contain: old caches are then not reused.
-RUN_FORMAT = 1
-ADDED_SETTINGS = {
-    "compile": False,
-    "same_domain": False,
-}  # came after the first results: so valued, they change no hash
+RUN_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Settings:
     erasing: float = 0.0  # probability of random erasing (in adaptation)
     # networks
     backbone: str = "small"
-    stem_stride: int = 2  # of the small network's first convolution: 2 or 4
+    stem_stride: int = 4  # of the small network's first convolution: 2 or 4
     gain: float = 3.0  # constant on the pooled feature (small network only)
     imagenet: str = ""  # weights file that initialises a ResNet-50, or "cache"; "" starts from noise
     bn_group: int = 0  # images that a batch norm sees together; 0: the whole batch
@@ -120,23 +116,23 @@ class Settings:
     num_ids: int = 16
     num_instances: int = 4
     # source pre-training
-    source_epochs: int = 10
-    source_iterations: int = 100
+    source_epochs: int = 8
+    source_iterations: int = 60
     source_lr: float = 3e-3
     source_warmup: int = 2  # epochs of linear warm-up from 1 % of the learning rate
-    source_decay: str = "steps"  # steps: a tenth at each milestone, as published; cosine: half a cosine to 0
-    source_milestones: tuple[int, ...] = (6, 9)  # epochs at which the learning rate falls to a tenth
+    source_decay: str = "cosine"  # cosine: half a cosine to 0; steps: a tenth at each milestone, as published
+    source_milestones: tuple[int, ...] = (5, 7)  # epochs at which the learning rate falls to a tenth
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     # adaptation
-    epochs: int = 6
-    iterations: int = 120
+    epochs: int = 9
+    iterations: int = 60
     lr: float = 4e-3
     alpha: float = 0.99
     soft_ce_weight: float = 0.5
     soft_triplet_weight: float = 0.8
     # pseudo labels
-    clusters: int = 150
+    clusters: int = 70
     cluster_features: str = "concat"  # concat: networks from different starts; average: from one start
     min_samples: int = 4  # DBSCAN
     k1: int = 20
@@ -217,7 +213,7 @@ SEEDS = {"smoke": (1, 2), "quick": (1, 2, 3), "standard": (1, 2, 3, 4, 5), "pape
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "world_scale": "tiny",
-        **{"source_epochs": 2, "source_iterations": 20, "source_milestones": (1,)},
+        **{"source_epochs": 2, "source_iterations": 20},
         **{"epochs": 2, "iterations": 12, "clusters": 20, "num_ids": 8},
     },
     "quick": {},
@@ -235,6 +231,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "source_iterations": 100,
         "source_lr": 3.5e-4,
         "source_warmup": 10,
+        "source_decay": "steps",
         "source_milestones": (40, 70),
         "epochs": 40,
         "iterations": 400,
@@ -258,9 +255,9 @@ METHOD_LR |= dict.fromkeys(
 )
 
 
-# K of the small profiles, a guess from the number of images alone: one cluster per 18, as the paper's K = 700 has on
+# K of the small profiles, a guess from the number of images alone: one cluster per 26, as the paper's K = 500 has on
 # the 12,936 images of Market-1501. It is not the number of people, which nobody would know.
-TARGET_CLUSTERS: dict[str, int] = {"plaza": 125, "station": 150, "city": 215}
+TARGET_CLUSTERS: dict[str, int] = {"plaza": 60, "station": 70, "city": 85}
 
 
 def make_settings(profile: str = "quick", **changes: Any) -> Settings:
@@ -304,9 +301,44 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration (a JSON value)."""
-    config = {k: v for k, v in config.items() if k not in ADDED_SETTINGS or v != ADDED_SETTINGS[k]}
+    config = {
+        k: v for k, v in config.items() if (k, v) != ("same_domain", False)
+    }  # as before there was the setting
     text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False).encode()
     return hashlib.sha256(text).hexdigest()[:12]
+
+
+def has_clusters(method: str) -> bool:
+    """Whether a method has K, the number of clusters."""
+    return METHODS[method].labels == "clusters" and METHODS[method].clustering == "kmeans"
+
+
+def seen_settings(method: str) -> set[str]:
+    """The settings that change what a run of a method contains."""
+    if METHODS[method].labels == "none":
+        return {"method", "seed", *SOURCE_SETTINGS}
+    unseen = set() if has_clusters(method) else {"clusters"}
+    if METHODS[method].labels == "identities":
+        unseen |= {"cluster_features", "noise_rate", "noise_kind", "min_samples", "k1", "k2", "rho"}
+    return Settings().to_dict().keys() - unseen
+
+
+def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable[str] | None = None) -> str:
+    """What differs from `base` in a run and matters to its method, as "lr 0.001, epochs 9".
+
+    Left out: task, method, seed and K, which stand beside it. `names`: only these settings count; None: all.
+    """
+    counted = seen_settings(config["method"]) - {"source", "target", "method", "seed", "clusters"}
+    if not config.get("noise_rate"):
+        counted.discard("noise_kind")
+    counted &= set(base if names is None else names)
+    changed = [k for k in base if k in config and k in counted and config[k] != base[k]]
+    return ", ".join(f"{name} {config[name]}" for name in changed)
+
+
+def profile_variant(profile: str, settings: Settings) -> str:
+    """What differs from a profile, as by `variant`."""
+    return variant(settings.to_dict(), make_settings(profile, method=settings.method).to_dict())
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Pages opened in a headless Chromium without a network: what they logged, loaded and show."""
+"""Pages judged: by their elements, and opened in a headless Chromium without a network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -37,6 +39,40 @@ window.addEventListener('load', () => setTimeout(async () => {
   document.body.append(seen)
 }, 500))
 </script>"""
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def faults(page: Path) -> list[str]:
+    """What a page runs, loads, or links to without it being there: a page for reading offline has none of it."""
+    elements = Elements(page)
+    found = [f"{rule} in a style" for rule in re.findall(r"@import|url\(", elements.text)]
+    for tag, attributes in elements.found:
+        if tag in ("script", "iframe", "object", "embed", "base", "link", "form"):
+            found.append(f"<{tag}>")
+        found += [f"<{tag} {name}>" for name in attributes if name.startswith("on") or name == "srcset"]
+        source, link = attributes.get("src"), attributes.get("href")
+        if source is not None and not re.match(r"data:image/(png|gif|jpeg);base64,", source):
+            found.append(f"<{tag} src={source}>")
+        if link is not None and not (re.match(r"#|https://", link) or (page.parent / unquote(link)).exists()):
+            found.append(f"<{tag} href={link}>")
+        if tag == "img" and not attributes.get("alt"):
+            found.append("<img> without alt")
+    return found
 
 
 def visit(page: Path, script: str, profile: Path, picture: Path | None = None) -> dict[str, Any]:

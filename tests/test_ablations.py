@@ -144,8 +144,8 @@ def test_scores_against_noise_and_clusters():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0%", "40%"]
     bound = [line for line in ax.get_lines() if line.get_label() == "direct transfer"]
     assert list(bound[0].get_ydata()) == [31, 31]
-    results = [*row("mmt", [50, 54]), *row("mmt", [45, 47], clusters=160)]
+    results = [*row("mmt", [50, 54]), *row("mmt", [45, 47], clusters=640)]
     ax = scores_against(results, "clusters")
-    assert ax.get_xscale() == "log" and ax.containers[0].lines[0].get_ydata().tolist() == [46, 52]
+    assert ax.get_xscale() == "log" and ax.containers[0].lines[0].get_ydata().tolist() == [52, 46]
     with pytest.raises(InputError, match="no results of mmt_dbscan"):
         scores_against(results, "clusters", ["mmt_dbscan"])

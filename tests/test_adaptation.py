@@ -9,7 +9,7 @@ from torch import nn
 
 from mmtlib import InputError
 from mmtlib.adaptation import adapt, pseudo_labels
-from mmtlib.config import Settings, config_hash
+from mmtlib.config import Settings
 from mmtlib.data.tasks import Images, Task
 from mmtlib.networks import build_network
 
@@ -54,9 +54,3 @@ def test_compile_is_a_switch_for_all_networks(asked: bool, monkeypatch: pytest.M
     (epoch,) = adapt(settings, networks, Task(data, data, data, data))
     assert epoch.number == 1
     assert compiled == ([network.base for network in (*networks, *epoch.networks)] if asked else [])
-
-
-def test_a_run_keeps_its_name_unless_it_is_compiled() -> None:
-    values = Settings().to_dict()
-    older = {name: value for name, value in values.items() if name != "compile"}
-    assert config_hash(values) == config_hash(older) != config_hash(values | {"compile": True})

@@ -44,26 +44,13 @@ def test_a_whole_suite_fits_into_three_megabytes(tmp_path):
     assert path.stat().st_size < 3e6
 
 
-def test_strip_shows_first_middle_last_on_common_axes():
-    points = np.random.default_rng(0).normal(size=(5, 20, 2)) + np.arange(5)[:, None, None]
-    figure = animation.map_strip(points, np.arange(20) % 3)
-    assert [ax.get_title() for ax in figure.axes] == ["epoch 1", "epoch 3", "epoch 5"]
-    assert len({ax.get_xlim() for ax in figure.axes}) == 1
-    assert len(animation.map_strip(points[:1], np.arange(20) % 3).axes) == 1
-    with pytest.raises(InputError, match="labels per image"):
-        animation.map_strip(points, np.zeros(19, int))
-    with pytest.raises(InputError, match="repeat"):
-        animation.map_strip(points, np.zeros(20, int), ["map"] * 5)
-
-
 def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
     animation.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
     assert (
-        'alt="maps &quot;move&quot; &lt;on&gt;"' in seen[0]["text/html"]
-        and "R0lGODlh" in seen[0]["text/html"]
+        'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"] and "R0lGODlh" in seen[0]["text/html"]
     )
 
 

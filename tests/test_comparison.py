@@ -113,7 +113,7 @@ def test_cells_of_a_matrix_beside_committed_results():
     table = comparison.against_cells(results, wanted(), [result("mmt", seed, 63.0) for seed in (1, 2, 3)])
     direct, mmt = table.to_dict("records")
     assert direct["verdict"] == "not run" and pd.isna(direct["mAP"]) and direct["seeds"] == 0
-    assert (mmt["mAP"], mmt["seeds"], mmt["wanted"], mmt["reference"]) == (61.0, 2, 3, 63.0)
+    assert (mmt["mAP"], mmt["seeds"], mmt["wanted"], mmt["published"]) == (61.0, 2, 3, 63.0)
     assert mmt["difference"] == -2.0 and mmt["verdict"] == "outside 1.5 mAP" and mmt["bn_group"] == 64
     shown = comparison.readable(table)
     assert list(shown["seeds"]) == ["0 of 3", "2 of 3"] and list(shown["committed"]) == ["–", "63.0"]

@@ -285,7 +285,7 @@ def test_show_gives_one_image_with_its_alt_text_and_closes_the_figure(monkeypatc
     figures.show(ax, 'mAP of "MMT" <rises>')
     assert len(seen) == 1 and seen[0]["text/plain"] == 'mAP of "MMT" <rises>'
     alt = re.search(r'alt="([^"]*)"', seen[0]["text/html"]).group(1)
-    assert alt == "mAP of &quot;MMT&quot; &lt;rises&gt;"
+    assert alt == "mAP of &#34;MMT&#34; &lt;rises&gt;"
     picture = base64.b64decode(re.search(r"base64,([^\"]*)", seen[0]["text/html"]).group(1))
     assert picture.startswith(b"\x89PNG") and not plt.fignum_exists(number)
 

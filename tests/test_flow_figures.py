@@ -11,7 +11,7 @@ from mmtlib import InputError
 from mmtlib.config import make_settings
 from mmtlib.figures import flows, phases
 from mmtlib.figures.flows import FATES
-from mmtlib.figures.style import BLACK, MAX_WIDTH
+from mmtlib.figures.style import BLUE, GREY, MAX_WIDTH
 
 pytestmark = pytest.mark.usefixtures("drawing")
 
@@ -34,35 +34,21 @@ def bars(ax, column: int) -> dict[str, float]:
 
 
 def test_bars_and_ribbons_have_the_shares_of_the_images():
-    states = np.array([[0, 0, 0, 1], [0, 1, 1, 1]])
-    ax = flows.alluvial(states, ["a", "b"], ["#000000", "#FF0000"], ["before", "after"])
-    assert bars(ax, 0) == {"#000000": 0.75, "#FF0000": 0.25} and bars(ax, 1) == {
-        "#000000": 0.25,
-        "#FF0000": 0.75,
-    }
+    # Of four images one is left out at once; then one of the three that stayed is left out as well.
+    ax = flows.fate_alluvial(np.array([[0, 0, 0, 0], [0, 0, 0, -1], [0, 0, -1, -1]]))
+    blue, grey = BLUE, GREY.upper()
+    assert bars(ax, 0) == {blue: 0.75, grey: 0.25} and bars(ax, 1) == {blue: 0.5, grey: 0.5}
     ribbons = [p for p in ax.patches if isinstance(p, PathPatch)]
-    assert [to_hex(p.get_facecolor()).upper() for p in ribbons] == ["#000000", "#000000", "#FF0000"]
+    assert [to_hex(p.get_facecolor()).upper() for p in ribbons] == [blue, blue, grey]
     left = [v[0, 1] - v[-1, 1] for v in (p.get_path().vertices for p in ribbons)]
     right = [v[3, 1] - v[4, 1] for v in (p.get_path().vertices for p in ribbons)]
-    assert left == pytest.approx([0.25, 0.5, 0.25]) and right == pytest.approx([0.25, 0.5, 0.25])
+    assert left == pytest.approx([0.5, 0.25, 0.25]) and right == pytest.approx([0.5, 0.25, 0.25])
     ends = [(v[0, 1], v[3, 1]) for v in (p.get_path().vertices for p in ribbons)]
-    assert np.allclose(ends, [(1, 1), (0.75, 0.75), (0.25, 0.25)]), "from the top, without overlap"
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["before", "after"]
-
-
-def test_followed_clusters_keep_their_colour_under_new_numbers():
-    labels = [np.repeat([0, 1, 2, 3], 5), np.repeat([3, 2, 1, 0], 5), np.repeat([9, 9, 1, -1], 5)]
-    ax = flows.cluster_alluvial(labels, clusters=[0, 3])
-    assert bars(ax, 0) == bars(ax, 1) and sorted(bars(ax, 1).values()) == [0.5, 0.5]
-    third = bars(ax, 2)
-    assert third[BLACK] == 0.5 and len(third) == 2, "cluster 3 was left out"
-    assert "share of 10 images (%)" in ax.get_ylabel()
-    everything = flows.cluster_alluvial(labels)
-    assert len(bars(everything, 0)) == 4
-    with pytest.raises(InputError, match="first epoch"):
-        flows.cluster_alluvial(labels, clusters=[7])
+    assert np.allclose(ends, [(1, 1), (0.5, 0.5), (0.25, 0.25)]), "from the top, without overlap"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1 → 2", "2 → 3"]
+    assert "share of 4 images (%)" in ax.get_ylabel()
     with pytest.raises(InputError, match="at least two epochs"):
-        flows.fate_alluvial(labels[:1])
+        flows.fate_alluvial([np.zeros(4, int)])
 
 
 def test_hundreds_of_clusters_stay_readable():
@@ -72,8 +58,7 @@ def test_hundreds_of_clusters_stay_readable():
     assert len(ax.get_legend().get_texts()) <= len(FATES) and len(ax.patches) <= 7 * 5 + 6 * 25
     columns = [t.get_text() for t in ax.get_xticklabels()]
     assert columns[0].startswith("1 → ") and columns[-1].endswith(" → 20") and len(columns) == 7
-    ax = flows.cluster_alluvial(labels)
-    assert len(ax.get_legend().get_texts()) <= 9 and ax.figure.get_figwidth() <= MAX_WIDTH
+    assert ax.figure.get_figwidth() <= MAX_WIDTH
 
 
 def result(method: str, seed: int, epochs: int, rate: float, score: float) -> dict:

@@ -387,6 +387,19 @@ def test_citation_names_the_paper_and_its_authors():
     assert paper["title"].startswith("Mutual Mean-Teaching: Pseudo Label Refinery")
 
 
+def test_the_wheel_carries_every_file_that_is_no_code():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    carried = {
+        path
+        for package, patterns in settings.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {p for p in (ROOT / "mmtlib").rglob("*.*") if p.is_file() and p.suffix != ".py"}
+    files = {path for path in files if "__pycache__" not in path.parts}
+    assert files == carried and any(path.name == "report.html" for path in files)
+
+
 def test_licences_stand_where_pyproject_says():
     texts = {name: (ROOT / name).read_text() for name in PROJECT["license-files"]}
     assert texts["LICENSE"].startswith("MIT License")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, visit
+from browser import CHROMIUM, faults, visit
 
 from mmtlib import InputError, figures
 from mmtlib.__main__ import main
@@ -80,8 +79,7 @@ def test_page_of_a_run(run, dataset, tmp_path) -> None:
     text = page.read_text(encoding="utf-8")
     names = {path.stem for path in (tmp_path / "noise" / "figures").glob("*.png")}
     assert {"sizes", "silhouettes", "merges", "splits", "contingency", "map", "transitions", "fates"} <= names
-    assert text.count("<img") == len(names) and text.count("alt=") == len(names)
-    assert not re.search(r"(src|href)=\"(?!data:|map\.html)", text), "loads something"
+    assert text.count("<img") == len(names) and faults(page) == []
     assert ("map.html" in text) == figures.can_hover() == (tmp_path / "noise" / "map.html").exists()
     assert "mmt noise --run somewhere" in text and "same upper colour" in text
 

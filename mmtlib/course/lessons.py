@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import html
 import os
 import sys
 import time
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from mmtlib import InputError
 from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, Settings, make_settings
@@ -65,7 +66,9 @@ class Lesson:
         from IPython.display import display
 
         inside = page.relative_to(self.out).as_posix()
-        shown = f'<a href="../{quote(inside)}">{html.escape(text)}</a> ({html.escape(inside)} in the runs\' folder)'
+        shown = Markup('<a href="../{}">{}</a> ({} in the folder of the runs)').format(
+            quote(inside), text, inside
+        )
         display({"text/html": shown, "text/plain": f"{text}: {page}"}, raw=True)
 
 

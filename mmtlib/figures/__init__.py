@@ -1,11 +1,12 @@
 """Every figure. A function takes and returns `ax`, or returns a figure of several panels.
 
-Nothing here calls `plt.show`: a notebook shows a figure, with its alt text, by `figures.show(figure, alt)`.
-All public names can be used from here; the common look is `figures.style`.
+`ax` says where to draw, None makes a figure. `results` are the dicts of `result.json`, `a`, `b` and `methods` names of
+methods, `key` is mAP, top1, top5 or top10. Nothing here calls `plt.show`: a notebook shows a figure, with its alt text,
+by `figures.show(figure, alt)`. All public names can be used from here; the common look is `figures.style`.
 """
 
 from mmtlib.figures.ablations import differences_to, scores_against
-from mmtlib.figures.animation import animate_maps, map_strip, show_gif
+from mmtlib.figures.animation import animate_maps, show_gif
 from mmtlib.figures.curves import (
     label_quality_curves,
     learning_curves,
@@ -13,7 +14,7 @@ from mmtlib.figures.curves import (
     method_bars,
     paired_differences,
 )
-from mmtlib.figures.flows import cluster_alluvial, fate_alluvial
+from mmtlib.figures.flows import fate_alluvial
 from mmtlib.figures.hover import can_hover, write_hover_page
 from mmtlib.figures.maps import umap_map, umap_panels, umap_sequence
 from mmtlib.figures.noise import (
@@ -37,43 +38,3 @@ from mmtlib.figures.pictures import (
     triplet_target_histogram,
 )
 from mmtlib.figures.style import METHOD_STYLE, PALETTE, show, use_style
-
-__all__ = [
-    "METHOD_STYLE",
-    "PALETTE",
-    "animate_maps",
-    "camera_pair_matrix",
-    "can_hover",
-    "cause_bars",
-    "cluster_alluvial",
-    "contingency_heatmap",
-    "differences_to",
-    "distance_histogram",
-    "entropy_scatter",
-    "fate_alluvial",
-    "image_grid",
-    "image_groups",
-    "label_quality_curves",
-    "learning_curves",
-    "map_strip",
-    "memorisation_curves",
-    "method_bars",
-    "noise_curves",
-    "paired_differences",
-    "phase_diagram",
-    "ranked_gallery",
-    "scores_against",
-    "show",
-    "show_gif",
-    "silhouette_histogram",
-    "size_histogram",
-    "transition_curves",
-    "triplet_target_histogram",
-    "umap_map",
-    "umap_panels",
-    "umap_sequence",
-    "use_style",
-    "worst_merges",
-    "worst_splits",
-    "write_hover_page",
-]

@@ -9,15 +9,10 @@ from matplotlib.axes import Axes
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
-from mmtlib.figures.style import METHOD_STYLE, legend_below, new_axes
+from mmtlib.figures.curves import draw_differences, title
+from mmtlib.figures.style import METHOD_STYLE, legend, new_axes
 from mmtlib.results import tables
 from mmtlib.results.ablations import differences
-
-_NAMES = {
-    "noise_rate": "share of labels replaced by wrong ones",
-    "clusters": "clusters K",
-    "mAP": "mAP (%)",
-}
 
 
 def differences_to(
@@ -33,43 +28,26 @@ def differences_to(
         results: Result dicts of one task and one setting.
         methods: Names of methods; those without a pair are left out.
         reference: What they are compared with: the vertical line.
-        key: mAP, top1, top5 or top10.
-        ax: Where to draw; None makes a figure.
 
     Returns:
         The axes, the largest loss on top.
 
     Raises:
         InputError: No pair, or several settings.
-
-    Taught in: notebook 05.
     """
-    rows = differences(results, methods, reference, key).to_dict("records")
-    ax = new_axes(ax, height=1.2 + 0.42 * len(rows))
-    ax.axvline(0, color="#444444", linewidth=1.2)
-    for place, row in enumerate(rows):
-        dots = tables.pairs(results, row["method"], reference, key)["difference"].to_numpy()
-        spread = np.linspace(-0.18, 0.18, len(dots)) if len(dots) > 1 else np.zeros(1)
-        style = METHOD_STYLE[row["method"]]
-        ax.plot(dots, place + spread, linestyle="", marker="o", color=style["color"], alpha=0.65)
-        ax.plot(row["mean"], place, marker="D", color="black", markersize=6)
-        if row["n"] > 1:
-            ax.plot([row["low"], row["high"]], [place, place], color="black", linewidth=1.8, zorder=1)
-    _scale_to_dots(ax, rows, results, reference, key)
-    ax.set_yticks(range(len(rows)), [row["title"] for row in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel(f"{key} minus that of {METHODS[reference].title}, seed by seed")
-    return ax
-
-
-def _scale_to_dots(ax: Axes, rows: list[dict], results: Sequence[dict], reference: str, key: str) -> None:
-    """Limits by the dots: with two or three seeds a single wide interval would press all others together."""
-    ends = [0.0]
-    for row in rows:
-        ends += [*tables.pairs(results, row["method"], reference, key)["difference"], row["mean"]]
+    lines = differences(results, methods, reference, key).to_dict("records")
+    ax = new_axes(ax, height=1.2 + 0.42 * len(lines))
+    rows = []
+    for line in lines:
+        dots = tables.pairs(results, line["method"], reference, key)["difference"].to_numpy()
+        rows.append((line["title"], METHOD_STYLE[line["method"]]["color"], dots, line))
+    draw_differences(ax, rows)
+    # Limits by the dots: with two or three seeds a single wide interval would press all others together.
+    ends = [0.0, *(end for _, _, dots, line in rows for end in (*dots, line["mean"]))]
     margin = 0.25 * (max(ends) - min(ends)) + 1
     ax.set_xlim(min(ends) - margin, max(ends) + margin)
+    ax.set_xlabel(f"{key} minus that of {METHODS[reference].title}, seed by seed")
+    return ax
 
 
 def scores_against(
@@ -86,16 +64,9 @@ def scores_against(
         setting: Its name; `clusters` gets a logarithmic axis.
         methods: Names in the order of the legend; None: those that occur. A method without pseudo labels is a
             horizontal line.
-        key: mAP, top1, top5 or top10.
-        ax: Where to draw; None makes a figure.
-
-    Returns:
-        The axes.
 
     Raises:
         InputError: No results of these methods.
-
-    Taught in: notebooks 03 and 05.
     """
     present = {result["method"] for result in results}
     chosen = [m for m in methods or tables.METHOD_ORDER if m in present]
@@ -123,6 +94,6 @@ def scores_against(
         ax.set_xscale("log", base=2)
         ax.minorticks_off()
     ax.set_xticks(values, [f"{v:.0%}" if setting == "noise_rate" else f"{v:g}" for v in values])
-    ax.set(xlabel=_NAMES.get(setting, setting), ylabel=_NAMES.get(key, key))
-    legend_below(ax, *ax.get_legend_handles_labels())
+    ax.set(xlabel=title(setting), ylabel=title(key))
+    legend(ax)
     return ax

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Sequence
 from itertools import groupby
@@ -16,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.figures.maps import draw_points, umap_panels
+from mmtlib.figures.maps import draw_points
+from mmtlib.figures.style import html_image
 from mmtlib.files import write_atomic
 
 STEPS = 8  # frames on the way from one epoch to the next
@@ -35,25 +34,19 @@ def animate_maps(
     """Write an animation in which every image glides from its place in one epoch to that in the next.
 
     Args:
-        path: The GIF.
         maps: (E, N, 2), each begun where the one before ended: see `maps.umap_sequence`.
         labels: What colours the points, as in `maps.umap_panels`: identities (N), or right and wrong labels per epoch
             (E, N) bool. On the way the colours are those of the epoch that is nearer.
         titles: Per epoch; put a number such as the purity into it. None: "epoch 1" and so on.
         groups: Of many identities the largest `groups` are coloured.
-        width: Pixels.
-
-    Returns:
-        The path.
 
     Raises:
         InputError: Not (E, N, 2), or labels or titles of another length.
     """
     maps, labels, titles = _checked(maps, labels, titles)
     low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
-    edges = np.stack(
-        [low - 0.04 * (high - low), high + 0.04 * (high - low)]
-    )  # (2, 2) lower left, upper right
+    margin = 0.04 * (high - low)
+    edges = np.stack([low - margin, high + margin])  # (2, 2) lower left, upper right
     last = len(maps) - 1
     moments = [(epoch, step) for epoch in range(last) for step in range(STEPS)] + [(last, 0)]
     frames, durations = [], []
@@ -77,9 +70,7 @@ def _stage(
     """A figure with the colours of one epoch, laid out once, and which points each of its marks stands for."""
     figure, ax = plt.subplots(figsize=(width / 100, width / 100), dpi=100, layout="constrained")
     numbers = np.arange(len(labels))
-    draw_points(
-        ax, np.column_stack([numbers, numbers]), labels, groups
-    )  # each at its number, to tell them apart
+    draw_points(ax, np.column_stack([numbers, numbers]), labels, groups)  # at its number, to tell them apart
     marks = [(dots, np.asarray(dots.get_offsets())[:, 0].astype(int)) for dots in ax.collections]
     if legend := ax.get_legend():
         legend.set_loc("upper right")  # the best place would change from frame to frame
@@ -89,33 +80,11 @@ def _stage(
     return figure, marks
 
 
-def map_strip(
-    maps: np.ndarray,
-    labels: np.ndarray | Sequence[np.ndarray],
-    titles: Sequence[str] | None = None,
-    groups: int = 7,
-) -> Figure:
-    """Before, during, after: the first, the middle and the last map beside each other, for print.
-
-    Args:
-        maps, labels, titles, groups: As in `animate_maps`.
-    """
-    maps, labels, titles = _checked(maps, labels, titles)
-    shown = sorted({0, len(maps) // 2, len(maps) - 1})
-    if len({titles[i] for i in shown}) < len(shown):
-        raise InputError(f"titles {titles} repeat: give each epoch its own")
-    return umap_panels(
-        {titles[i]: maps[i] for i in shown}, {titles[i]: labels[i] for i in shown}, columns=3, groups=groups
-    )
-
-
 def show_gif(path: str | Path, alt: str, width: int = 480) -> None:
     """Show an animation in a notebook, inside its page and with alt text."""
     from IPython.display import display
 
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    image = f'<img src="data:image/gif;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
-    display({"text/html": image, "text/plain": alt}, raw=True)
+    display({"text/html": html_image(Path(path).read_bytes(), alt, width), "text/plain": alt}, raw=True)
 
 
 def _checked(maps, labels, titles) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
@@ -150,7 +119,6 @@ def _gif(frames: list[Image.Image], durations: list[int]) -> bytes:
     palette.putpalette(colors + (3 * _COLORS - len(colors)) * [255])  # paper stays white
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    small[0].save(
-        buffer, "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=False
-    )
+    moving = {"save_all": True, "append_images": small[1:], "duration": durations, "loop": 0}
+    small[0].save(buffer, "GIF", optimize=False, **moving)
     return buffer.getvalue()

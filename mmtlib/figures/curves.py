@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,45 +13,23 @@ from matplotlib.ticker import MaxNLocator
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
-from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend_below, new_axes
+from mmtlib.figures.style import MAX_WIDTH, METHOD_STYLE, legend, new_axes
 from mmtlib.results import tables
-
-_TITLES = {
-    "mAP": "mAP (%)",
-    "top1": "top-1 (%)",
-    "top5": "top-5 (%)",
-    "top10": "top-10 (%)",
-    "accuracy": "training accuracy (share)",
-    "label_quality.nmi": "NMI",
-    "label_quality.ari": "ARI",
-    "label_quality.purity": "purity",
-    "label_quality.pairwise_precision": "pairwise precision",
-    "label_quality.pairwise_recall": "pairwise recall",
-    "label_quality.pairwise_f1": "pairwise F1",
-    "memorisation.right": "right labels",
-    "memorisation.wrong": "wrong labels",
-}
+from mmtlib.results.runs import FinishedRun
 
 
-class Run(Protocol):
-    """A run as figures need it: `runs.folder.RunFolder`, or `results.runs.FinishedRun`."""
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The contents of `result.json`."""
-
-    @property
-    def history(self) -> list[dict]:
-        """One record per epoch."""
+def title(key: str) -> str:
+    """What an axis calls a measure of the history, such as "label_quality.nmi"; scores in percent."""
+    name = key.rpartition(".")[2]
+    return tables.TITLES.get(name, key) + (" (%)" if name in tables.SCORES else "")
 
 
-def learning_curves(runs: Sequence[Run], key: str = "mAP", ax: Axes | None = None) -> Axes:
+def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | None = None) -> Axes:
     """A measure over the epochs: mean over seeds per method, with a band of ± one standard deviation.
 
     Args:
         runs: Finished runs of one task and one setting, any methods and seeds.
         key: A name in the history, or a dotted path such as "label_quality.nmi".
-        ax: Where to draw; None makes a figure.
 
     Returns:
         The axes. Direct transfer and the supervised bound are dashed horizontal lines (the last epoch's mean).
@@ -59,22 +37,19 @@ def learning_curves(runs: Sequence[Run], key: str = "mAP", ax: Axes | None = Non
     Raises:
         InputError: Two runs of one method and seed: they differ in a setting, and their mean would mean nothing.
     """
-    given = ax
     ax = new_axes(ax)
     groups = _group(runs)
     _draw_curves(ax, groups, key)
-    ax.set(xlabel="epoch of adaptation", ylabel=_TITLES.get(key, key))
-    if given is None:
-        seeds = max(len(group) for group in groups.values())
-        task = tables.task_name(_result(runs[0]))
-        name = _TITLES.get(key, key).removesuffix(" (%)")
-        ax.set_title(f"{name}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    ax.set(xlabel="epoch of adaptation", ylabel=title(key))
+    seeds = max(len(group) for group in groups.values())
+    task = tables.task_name(_result(runs[0]))
+    ax.set_title(f"{title(key).removesuffix(' (%)')}, {task}: mean ± sd over {seeds} seed{'s' * (seeds > 1)}")
+    legend(ax)
     return ax
 
 
 def label_quality_curves(
-    runs: Sequence[Run], measures: Sequence[str] = ("nmi", "pairwise_precision", "pairwise_recall")
+    runs: Sequence[FinishedRun], measures: Sequence[str] = ("nmi", "pairwise_precision", "pairwise_recall")
 ) -> Figure:
     """How good the pseudo labels of each epoch are, a panel per measure: mean over seeds ± one standard deviation."""
     figure = _curve_panels(runs, [f"label_quality.{measure}" for measure in measures], False, "1 is perfect")
@@ -82,7 +57,7 @@ def label_quality_curves(
     return figure
 
 
-def memorisation_curves(runs: Sequence[Run]) -> Figure:
+def memorisation_curves(runs: Sequence[FinishedRun]) -> Figure:
     """Share of the given labels that the network reproduces after each epoch: right labels beside wrong ones."""
     figure = _curve_panels(runs, ["memorisation.right", "memorisation.wrong"], True, "share of labels")
     figure.suptitle("Share of the given labels that the network reproduces", fontweight="bold")
@@ -94,11 +69,8 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
 
     Args:
         results: Result dicts, or runs, of one task and one setting.
-        key: mAP, top1, top5 or top10.
-        ax: Where to draw; None makes a figure.
     """
     groups = {m: [_result(item)[key] for item in group] for m, group in _group(results).items()}
-    given = ax
     ax = new_axes(ax, height=1.3 + 0.5 * len(groups))
     for row, (method, values) in enumerate(groups.items()):
         style, sd = METHOD_STYLE[method], np.std(values, ddof=1) if len(values) > 1 else None
@@ -110,9 +82,8 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
     ax.set_yticks(range(len(groups)), [METHODS[method].title for method in groups])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel=_TITLES.get(key, key), xlim=(0, None))
-    if given is None:
-        ax.set_title(f"{tables.task_name(_result(results[0]))}: mean ± sd, a dot per seed")
+    ax.set(xlabel=title(key), xlim=(0, None))
+    ax.set_title(f"{tables.task_name(_result(results[0]))}: mean ± sd, a dot per seed")
     return ax
 
 
@@ -123,9 +94,6 @@ def paired_differences(
 
     Args:
         results: Result dicts of any tasks, seeds and settings; pairs agree in all but the method.
-        a, b: Names of methods.
-        ax: Where to draw; None makes a figure.
-        key: mAP, top1, top5 or top10.
 
     Raises:
         InputError: No pair.
@@ -136,64 +104,67 @@ def paired_differences(
         raise InputError(
             f"no pair of runs of {a} and {b} that agree in task, seed and settings: run both methods"
         )
-    given = ax
     ax = new_axes(ax, height=1.5 + 0.5 * len(summary))
-    names = [tables.group_name(row) for row in summary.to_dict("records")]
     pair_names = np.array([tables.group_name(row) for row in pairs.to_dict("records")])
-    ax.axvline(0, color="#444444", linewidth=1.2)
-    for row, (name, line) in enumerate(zip(names, summary.to_dict("records"))):
-        # A row over all tasks has no dots of its own: they stand above it.
+    rows = []
+    for line in summary.to_dict("records"):
+        name = tables.group_name(line)  # a row over all tasks has no dots of its own: they stand above it
         dots = pairs["difference"].to_numpy()[pair_names == name]
-        spread = np.linspace(-0.18, 0.18, len(dots)) if len(dots) > 1 else np.zeros(len(dots))
-        ax.plot(dots, row + spread, linestyle="", marker="o", color=METHOD_STYLE[a]["color"], alpha=0.6)
-        ax.plot(line["mean"], row, marker="D", color="black", markersize=7)
-        if line["n"] > 1:
-            ax.plot([line["low"], line["high"]], [row, row], color="black", linewidth=1.8, zorder=1)
-        ax.annotate(f" n = {line['n']}", (1.01, row), xycoords=("axes fraction", "data"), va="center")
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
+        rows.append((name, METHOD_STYLE[a]["color"], dots, line))
+    draw_differences(ax, rows)
+    for place, (*_, line) in enumerate(rows):
+        ax.annotate(f" n = {line['n']}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
     ax.set_xlabel(f"{key} of {METHODS[a].title} − {key} of {METHODS[b].title}")
-    if given is None:  # over the whole width: beside long row names the axes are narrow
-        ax.figure.suptitle(
-            "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
-        )
+    what = "Seeds (dots), their mean (diamond) and its 95 % interval"
+    ax.figure.suptitle(what, fontsize=12, fontweight="bold")
     return ax
 
 
-def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[Run]], key: str) -> None:
+def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, np.ndarray, dict]]) -> None:
+    """Rows of paired differences: name, colour, a dot per seed, and a row of `tables.paired`."""
+    ax.axvline(0, color="#444444", linewidth=1.2)
+    for place, (_, color, dots, line) in enumerate(rows):
+        spread = np.linspace(-0.18, 0.18, len(dots)) if len(dots) > 1 else np.zeros(len(dots))
+        ax.plot(dots, place + spread, linestyle="", marker="o", color=color, alpha=0.6)
+        ax.plot(line["mean"], place, marker="D", color="black", markersize=7)
+        if line["n"] > 1:
+            ax.plot([line["low"], line["high"]], [place, place], color="black", linewidth=1.8, zorder=1)
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+
+
+def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[FinishedRun]], key: str) -> None:
     """A curve per method that adapts, a dashed line per bound."""
     for method, runs in groups.items():
-        style, title = METHOD_STYLE[method], METHODS[method].title
-        rows = [
-            [value for record in run.history if (value := _value(record, key)) is not None] for run in runs
-        ]
-        rows = [row for row in rows if row]
+        style, name = METHOD_STYLE[method], METHODS[method].title
+        values = ([_value(record, key) for record in run.history] for run in runs)
+        rows = list(filter(None, ([value for value in each if value is not None] for each in values)))
         if not rows:
             continue  # this method has no such measure: direct transfer has no pseudo labels
         if METHODS[method].labels != "clusters":
-            ax.axhline(np.mean([row[-1] for row in rows]), color=style["color"], linestyle="--", label=title)
+            ax.axhline(np.mean([row[-1] for row in rows]), color=style["color"], linestyle="--", label=name)
             continue
         length = min(map(len, rows))
         values = np.array([row[:length] for row in rows])  # (seeds, epochs)
         epochs, mean = np.arange(1, length + 1), values.mean(axis=0)
-        ax.plot(epochs, mean, label=title, **style)
+        ax.plot(epochs, mean, label=name, **style)
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             ax.fill_between(epochs, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _curve_panels(runs: Sequence[Run], keys: Sequence[str], share_y: bool, ylabel: str) -> Figure:
+def _curve_panels(runs: Sequence[FinishedRun], keys: Sequence[str], share_y: bool, ylabel: str) -> Figure:
     """A panel per measure with one legend, of the methods that train on pseudo labels."""
     groups = {m: group for m, group in _group(runs).items() if METHODS[m].labels == "clusters"}
     figure, axes = plt.subplots(1, len(keys), figsize=(MAX_WIDTH, 3.8), sharey=share_y, squeeze=False,
                                 layout="constrained")  # fmt: skip
     for ax, key in zip(axes[0], keys):
         _draw_curves(ax, groups, key)
-        ax.set(title=_TITLES.get(key, key), xlabel="epoch")
+        ax.set(title=title(key), xlabel="epoch")
     axes[0][0].set_ylabel(ylabel)
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+    legend(axes[0][0], figure)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Where images go from one clustering to the next, as ribbons: single clusters followed, or all by their fate."""
+"""What each clustering does to the images of the one before, as ribbons."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from mmtlib import InputError
-from mmtlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION, YELLOW, new_axes
+from mmtlib.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, new_axes
 from mmtlib.noise.measures import label_flow
 
 # What can happen to an image between two clusterings; `image_fates` says when.
 FATES = ("stayed", "merged", "split", "moved alone", "left out")
 _FATE_COLORS = (BLUE, VERMILLION, ORANGE, GREEN, GREY)
-_REST, _BAR = "#C9C9C9", 0.16  # colour of what is not followed; width of a bar, where the next one is 1 away
+_BAR = 0.16  # width of a bar, where the next one is 1 away
 
 
 def image_fates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -48,119 +48,41 @@ def fate_alluvial(labels: Sequence[np.ndarray], ax: Axes | None = None) -> Axes:
     """All images by what each clustering did to them: a column per change of epoch. No truth is needed.
 
     Args:
-        labels: Pseudo labels (N) of the same images in at least two successive epochs; of many, eight are shown.
-        ax: Where to draw; None makes a figure.
+        labels: Pseudo labels (N) of the same images in at least two successive epochs; of many, eight are shown. A
+            ribbon has the colour of what it leaves.
     """
     shown = _shown_epochs(labels)
-    states = np.stack([image_fates(labels[i], labels[j]) for i, j in zip(shown, shown[1:])])
-    columns = [f"{i + 1} → {j + 1}" for i, j in zip(shown, shown[1:])]
-    given = ax
-    ax = alluvial(states, FATES, _FATE_COLORS, columns, ax)
-    ax.set_xlabel("from epoch to epoch")
-    if given is None:
-        ax.set_title("What each clustering does to the images")
-    return ax
-
-
-def cluster_alluvial(
-    labels: Sequence[np.ndarray], clusters: Sequence[int] | None = None, ax: Axes | None = None
-) -> Axes:
-    """Clusters of the first epoch followed through the later ones: their images stay together, or go elsewhere.
-
-    Args:
-        labels: Pseudo labels (N) of the same images in successive epochs, numbered as the clustering gave them; of
-            many epochs, eight are shown.
-        clusters: Labels of the first epoch to follow, seven at most; None: the seven largest.
-        ax: Where to draw; None makes a figure.
-
-    Returns:
-        The axes. A colour is one cluster and, in later epochs, the one that matches it; grey is every other cluster,
-        black an image left out. A ribbon has the colour of the cluster that its images come *from*.
-
-    Raises:
-        InputError: Fewer than two epochs, no cluster, or a cluster that the first epoch does not have.
-    """
-    shown = _shown_epochs(labels)
-    names, counts = np.unique(labels[0][labels[0] >= 0], return_counts=True)
-    if clusters is None:
-        clusters = names[np.argsort(-counts, kind="stable")[:7]]
-    clusters = np.asarray(clusters)
-    if not 0 < len(clusters) <= 7 or not np.isin(clusters, names).all():
-        raise InputError(f"clusters {clusters.tolist()}: give one to seven labels of the first epoch")
-    followed = np.isin(labels[0], clusters)
-    current, states = labels[0], []
-    for i in shown:
-        if i:
-            current = label_flow(current, labels[i]).renamed
-        state = np.full(len(current), len(clusters))  # elsewhere
-        for k, cluster in enumerate(clusters):
-            state[current == cluster] = k
-        state[current < 0] = len(clusters) + 1
-        states.append(state[followed])
-    colors = [c for c in PALETTE if c not in (BLACK, YELLOW)] + [YELLOW]
-    given = ax
-    ax = alluvial(
-        np.stack(states),
-        [*(f"cluster {c}" for c in clusters), "other clusters", "left out"],
-        [*colors[: len(clusters)], _REST, BLACK],
-        [str(i + 1) for i in shown],
-        ax,
-    )
-    ax.set_xlabel("epoch")
-    if given is None:
-        ax.set_title("Where the images of single clusters go")
-    return ax
-
-
-def alluvial(
-    states: np.ndarray,
-    names: Sequence[str],
-    colors: Sequence[str],
-    columns: Sequence[str],
-    ax: Axes | None = None,
-) -> Axes:
-    """Bars of states side by side, with ribbons for the images that go from one state to another.
-
-    Args:
-        states: A code 0 … len(names) − 1 per column and image, (S, N).
-        names: Of the codes, drawn from top to bottom.
-        colors: Of the codes. A ribbon has the colour of the state that it leaves.
-        columns: Titles of the columns (S).
-        ax: Where to draw; None makes a figure.
-    """
-    states = np.asarray(states)
-    count = len(names)
+    states = np.stack([image_fates(labels[i], labels[j]) for i, j in zip(shown, shown[1:])])  # (S, N)
+    count, images = len(FATES), states.shape[1]
     ax = new_axes(ax, height=4.6)
-    shares = np.stack([np.bincount(row, minlength=count) for row in states]) / states.shape[1]  # (S, count)
+    shares = np.stack([np.bincount(row, minlength=count) for row in states]) / images  # (S, count)
     tops = 1 - np.concatenate([np.zeros((len(states), 1)), np.cumsum(shares, axis=1)], axis=1)
-    for column in range(len(states)):
+    for column, row in enumerate(states):
         if column + 1 < len(states):
-            flow = np.bincount(count * states[column] + states[column + 1], minlength=count * count)
-            _ribbons(
-                ax, column, flow.reshape(count, count) / states.shape[1], tops[column : column + 2], colors
-            )
-        for state in range(count):
-            share, bottom = shares[column, state], tops[column, state + 1]
+            flow = np.bincount(count * row + states[column + 1], minlength=count * count) / images
+            _ribbons(ax, column, flow.reshape(count, count), tops[column : column + 2])
+        for fate, (share, bottom) in enumerate(zip(shares[column], tops[column, 1:])):
             if share:
                 box = (column - _BAR / 2, bottom)
-                ax.add_patch(Rectangle(box, _BAR, share, color=colors[state], linewidth=0, zorder=3))
+                ax.add_patch(Rectangle(box, _BAR, share, color=_FATE_COLORS[fate], linewidth=0, zorder=3))
             if share >= 0.03:  # smaller bars have no room for a number
-                ink = "black" if colors[state] in (_REST, YELLOW, ORANGE) else "white"
+                ink = "black" if _FATE_COLORS[fate] == ORANGE else "white"
                 ax.text(column, bottom + share / 2, f"{100 * share:.0f}", color=ink, fontsize=8, ha="center",
                         va="center", zorder=4)  # fmt: skip
     seen = [i for i in range(count) if shares[:, i].any()]
-    handles = [Rectangle((0, 0), 1, 1, color=colors[i]) for i in seen]
-    ax.legend(handles, [names[i] for i in seen], loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
-    ax.set_xticks(range(len(states)), columns)
-    ax.set(xlim=(-0.15, len(states) - 0.85), ylim=(0, 1), ylabel=f"share of {states.shape[1]} images (%)")
-    ax.set_yticks([])
+    handles = [Rectangle((0, 0), 1, 1, color=_FATE_COLORS[i]) for i in seen]
+    ax.legend(handles, [FATES[i] for i in seen], loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
+    ax.set_xticks(range(len(states)), [f"{i + 1} → {j + 1}" for i, j in zip(shown, shown[1:])])
+    ax.set(xlim=(-0.15, len(states) - 0.85), ylim=(0, 1), ylabel=f"share of {images} images (%)", yticks=[])
+    ax.set_xlabel("from epoch to epoch")
     ax.grid(False)
     ax.spines[:].set_visible(False)
+    ax.set_title("What each clustering does to the images")
     return ax
 
 
-def _ribbons(ax: Axes, column: int, flow: np.ndarray, tops: np.ndarray, colors: Sequence[str]) -> None:
-    """The ribbons from one column to the next: shares (count, count), from the upper ends of both columns' bars."""
+def _ribbons(ax: Axes, column: int, flow: np.ndarray, tops: np.ndarray) -> None:
+    """Ribbons between two columns: shares (count, count), from the upper ends of both columns' bars."""
     left, right = tops[0, :-1].copy(), tops[1, :-1].copy()
     x0, x1 = column + _BAR / 2, column + 1 - _BAR / 2
     middle = (x0 + x1) / 2
@@ -173,7 +95,7 @@ def _ribbons(ax: Axes, column: int, flow: np.ndarray, tops: np.ndarray, colors: 
         upper = [(x0, a), (middle, a), (middle, b), (x1, b)]
         lower = [(x1, b - share), (middle, b - share), (middle, a - share), (x0, a - share)]
         path = Path([*upper, *lower], [Path.MOVETO, *curve[1:], *curve])
-        ax.add_patch(PathPatch(path, facecolor=colors[source], alpha=0.5, linewidth=0))
+        ax.add_patch(PathPatch(path, facecolor=_FATE_COLORS[source], alpha=0.5, linewidth=0))
 
 
 def _shown_epochs(labels: Sequence[np.ndarray]) -> list[int]:

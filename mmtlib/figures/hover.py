@@ -7,7 +7,6 @@ The page holds its scripts, data and pictures and loads nothing. It is drawn by 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from mmtlib import InputError
@@ -71,14 +71,12 @@ def write_hover_page(
     """Write the page.
 
     Args:
-        path: The HTML file.
         maps: (E, N, 2), see `maps.umap_sequence`; with `shown` (E, M, 2).
         images: uint8 (N, 3, H, W), an array or a tensor.
         clusters: Pseudo labels per epoch (E, N), −1 for images left out.
         pids: True identities (N); None where nobody knows them: then there is no choice of identity and error.
         camids: Cameras (N), 0-based as everywhere.
         names: Of the images (N), such as their file names.
-        title: Of the page.
         shown: Which images lie on the maps (M), as indices; None: all. Errors and the numbers beside the picture are
             those of all N images.
 
@@ -87,8 +85,6 @@ def write_hover_page(
 
     Raises:
         InputError: Bokeh is not installed, or the arrays differ in length.
-
-    Taught in: notebook 04.
     """
     try:
         from bokeh.embed import file_html
@@ -178,9 +174,8 @@ def _layout(
     )  # fmt: skip
     slider.js_on_change("value", update)
     buttons.js_on_change("active", update)
-    head = Div(
-        text=f"<h1 style='font-size:1.3em;margin:0'>{html.escape(title)}</h1>", disable_math=True, width=760
-    )
+    heading = Markup("<h1 style='font-size:1.3em;margin:0'>{}</h1>").format(title)
+    head = Div(text=str(heading), disable_math=True, width=760)
     by = Div(text="colour by", disable_math=True, margin=(10, 5, 0, 5))
     return column(head, row(by, buttons, slider), caption, plot)
 
@@ -211,9 +206,8 @@ def _errors(labels: np.ndarray, pids: np.ndarray) -> np.ndarray:
 
 def _facts(labels: np.ndarray, pids: np.ndarray | None) -> str:
     """Numbers that stand beside the picture: of all images, not only of those shown."""
-    counts = (
-        f"{len(np.unique(labels[labels >= 0]))} clusters, {(labels < 0).mean():.0%} of the images left out"
-    )
+    clusters, left_out = len(np.unique(labels[labels >= 0])), (labels < 0).mean()
+    counts = f"{clusters} clusters, {left_out:.0%} of the images left out"
     if pids is None:
         return f"{counts}."
     quality = label_quality(labels, pids)
@@ -222,7 +216,7 @@ def _facts(labels: np.ndarray, pids: np.ndarray | None) -> str:
 
 def _legends(camids: np.ndarray, truth: bool) -> dict[str, str]:
     """What the colours mean, per choice. Of many groups the pointer tells which is which."""
-    dot = '<span style="color:{}">&#9679;</span>&nbsp;{}'
+    dot = Markup('<span style="color:{}">&#9679;</span>&nbsp;{}')
     cameras = " ".join(dot.format(_COLORS[i % len(_COLORS)], f"camera {c + 1}") for i, c in enumerate(camids))
     note = "A colour and shape for each {}; they repeat. Grey: left out."
     legends = {"cluster": note.format("cluster"), "camera": cameras}

@@ -88,11 +88,8 @@ def _umap() -> type:
     """
     with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # of a bar that is never shown
         from umap import UMAP, layouts, umap_
-    for module, name in (
-        (umap_, "smooth_knn_dist"),
-        (umap_, "compute_membership_strengths"),
-        (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
-    ):
+    loops = ((umap_, "smooth_knn_dist"), (umap_, "compute_membership_strengths"))
+    for module, name in (*loops, (layouts, "_nb_optimize_layout_euclidean_single_epoch")):
         with suppress(AttributeError, RuntimeError):  # another version's names; no folder to write to
             loop = getattr(module, name)
             if not loop.signatures:
@@ -139,9 +136,8 @@ def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 
     common = {"s": size, "linewidths": 0, "rasterized": True}
     if labels.dtype == bool:
         for value, color, marker, name in ((True, BLUE, "o", "right"), (False, VERMILLION, "X", "wrong")):
-            ax.scatter(
-                *points[labels == value].T, color=color, marker=marker, alpha=0.7, label=name, **common
-            )
+            look = {"color": color, "marker": marker, "alpha": 0.7, "label": name}
+            ax.scatter(*points[labels == value].T, **look, **common)
         ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True)
     elif labels.dtype.kind == "f":
         dots = ax.scatter(*points.T, c=labels, cmap="viridis", **common)

@@ -22,7 +22,7 @@ from mmtlib.figures.style import (
     ORANGE,
     PALETTE,
     VERMILLION,
-    legend_below,
+    legend,
     new_axes,
 )
 from mmtlib.noise.clusters import cluster_table, identity_table
@@ -38,7 +38,6 @@ def contingency_heatmap(
         pids: True identities (N).
         clusters: How many columns; a last one counts these people's images in all other clusters.
         people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
-        ax: Where to draw; None makes a figure.
     """
     import seaborn as sns  # a second, for two figures
 
@@ -69,30 +68,18 @@ def worst_merges(
     images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
 ) -> Figure:
     """The clusters with most false merges, a row each; frame and number name the person, c the camera."""
-    table = cluster_table(labels, pids)[["cluster", "size", "people"]].head(rows)
-    return _worst(images, table, "cluster {}\n{} images\n{} people", labels, pids, camids, columns)
+    table = cluster_table(labels, pids)[["cluster", "size", "people"]].head(rows).to_numpy()
+    groups = {f"cluster {k}\n{size} images\n{people} people": labels == k for k, size, people in table}
+    return image_groups(images, groups, pids, camids, columns=columns)
 
 
 def worst_splits(
     images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
 ) -> Figure:
     """The people with most false splits, a row each; frame and number name the cluster, c the camera."""
-    table = identity_table(labels, pids)[["pid", "images", "clusters"]].head(rows)
-    return _worst(images, table, "person {}\n{} images\n{} clusters", pids, labels, camids, columns)
-
-
-def _worst(
-    images: Any,
-    table: pd.DataFrame,
-    title: str,
-    outer: np.ndarray,
-    inner: np.ndarray,
-    camids: np.ndarray,
-    columns: int,
-) -> Figure:
-    """The groups of a table, whose first column names them by their outer label; frames by the inner label."""
-    groups = {title.format(*row): outer == row[0] for row in table.to_numpy()}
-    return image_groups(images, groups, inner, camids, columns=columns)
+    table = identity_table(labels, pids)[["pid", "images", "clusters"]].head(rows).to_numpy()
+    groups = {f"person {p}\n{count} images\n{clusters} clusters": pids == p for p, count, clusters in table}
+    return image_groups(images, groups, labels, camids, columns=columns)
 
 
 def image_groups(
@@ -105,20 +92,14 @@ def image_groups(
         groups: Title → members (N, bool). Of a large group, images at even steps are shown.
         inner: (N) integers; −1 stands for none.
         camids: Cameras (N).
-        columns: Images in a row.
     """
     if not groups:
         raise InputError("no group of images to show")
     height, width = images.shape[2:]
     cell = MAX_WIDTH / (columns + 1.7)
-    figure, axes = plt.subplots(
-        len(groups),
-        columns + 1,
-        figsize=(MAX_WIDTH, len(groups) * (cell * height / width + 0.32)),
-        width_ratios=[1.7] + [1] * columns,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (MAX_WIDTH, len(groups) * (cell * height / width + 0.32))
+    figure, axes = plt.subplots(len(groups), columns + 1, figsize=size, width_ratios=[1.7] + [1] * columns,
+                                squeeze=False, layout="constrained")  # fmt: skip
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.02)
     for line, (title, members) in zip(axes, groups.items()):
         chosen = np.flatnonzero(members)
@@ -144,10 +125,8 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     Args:
         causes: As by `noise.false_merges` or `false_splits`.
         top: How many of them.
-        ax: Where to draw; None makes a figure.
     """
     rows = causes.head(top)
-    given = ax
     ax = new_axes(ax, height=1.3 + 0.36 * len(rows))
     place = np.arange(len(rows))
     ax.barh(place, rows["share"], color=VERMILLION, alpha=0.75, height=0.62, label="share of the errors")
@@ -160,9 +139,8 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     ax.grid(axis="y", visible=False)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="share of pairs of images", xlim=(0, None))
-    if given is None:
-        ax.set_title("What the errors have in common", loc="left")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    ax.set_title("What the errors have in common", loc="left")
+    legend(ax)
     return ax
 
 
@@ -183,7 +161,7 @@ def transition_curves(transitions: Sequence[Mapping[str, float | None]], ax: Axe
             ax.plot(epochs, values, color=color, linestyle=line, marker=marker, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title="What becomes of wrong labels")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax
 
 
@@ -199,7 +177,6 @@ def noise_curves(
         curves: The index is the setting (K, eps); a column per measure.
         measures: Column → name in the legend.
         marks: Name → value of the setting, such as what a rule chose; vertical lines.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     for (column, name), color, marker in zip(measures.items(), PALETTE, MARKERS):
@@ -208,7 +185,7 @@ def noise_curves(
     for i, (name, value) in enumerate((marks or {}).items()):
         ax.axvline(value, color="#444444", linestyle=lines[i % len(lines)], linewidth=1.6, label=name)
     ax.set(xlabel=curves.index.name)
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax
 
 
@@ -218,27 +195,16 @@ def entropy_scatter(clusters: pd.DataFrame, expected: float | None = None, ax: A
     Args:
         clusters: As by `noise.cluster_table` with identities and cameras.
         expected: Mean camera entropy of the true identities, marked by a line.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     shown = clusters.dropna(subset="camera_entropy")
-    jitter = np.random.default_rng(0).uniform(
-        -0.012, 0.012, (2, len(shown))
-    )  # small clusters share few values
-    ax.scatter(
-        shown["camera_entropy"] + jitter[0],
-        shown["purity"] + jitter[1],
-        s=4 * shown["size"],
-        color=BLUE,
-        alpha=0.4,
-        linewidths=0,
-        rasterized=True,
-    )
+    x, y = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(shown)))  # small clusters share few values
+    ax.scatter(shown["camera_entropy"] + x, shown["purity"] + y, s=4 * shown["size"], color=BLUE, alpha=0.4,
+               linewidths=0, rasterized=True)  # fmt: skip
     if expected is not None:
-        ax.axvline(
-            expected, color=VERMILLION, linestyle="--", label=f"mean of the true identities, {expected:.2f}"
-        )
-        legend_below(ax, *ax.get_legend_handles_labels())
+        label = f"mean of the true identities, {expected:.2f}"
+        ax.axvline(expected, color=VERMILLION, linestyle="--", label=label)
+        legend(ax)
     ax.set(xlabel="camera entropy (0: one camera, 1: evenly mixed)", ylabel="purity", ylim=(0, 1.05))
     ax.set_title("Clusters of one camera, clusters of one person")
     return ax
@@ -250,25 +216,19 @@ def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None, ax
     Args:
         scores: As by `noise.silhouettes` (N); NaN is left away.
         wrong: As by `noise.measures.wrong_labels` (N), or None.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax, height=3.2)
     bins = np.linspace(min(0.0, np.nanmin(scores)), max(0.05, np.nanmax(scores)), 31)
     if wrong is None:
-        ax.hist(
-            scores[~np.isnan(scores)],
-            bins,
-            color=BLUE,
-            alpha=0.6,
-            label=f"all, mean {np.nanmean(scores):.2f}",
-        )
+        label = f"all, mean {np.nanmean(scores):.2f}"
+        ax.hist(scores[~np.isnan(scores)], bins, color=BLUE, alpha=0.6, label=label)
     else:
         for mask, color, hatch, name in ((~wrong, BLUE, None, "right"), (wrong, VERMILLION, "//", "wrong")):
             known = scores[mask & ~np.isnan(scores)]
             label = f"{name} labels, mean {known.mean():.2f}" if len(known) else f"{name} labels: none"
             ax.hist(known, bins, color=color, alpha=0.5, hatch=hatch, label=label)
     ax.set(xlabel="silhouette (cosine distance)", ylabel="images", title="How well images fit their clusters")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax
 
 
@@ -280,9 +240,8 @@ def size_histogram(labels: np.ndarray, pids: np.ndarray | None = None, ax: Axes 
         sizes["identities"] = np.unique(pids, return_counts=True)[1]
     bins = np.arange(0.5, max(each.max(initial=1) for each in sizes.values()) + 1.5)
     for (name, each), color, line in zip(sizes.items(), (BLUE, VERMILLION), ("-", "--")):
-        ax.hist(
-            each, bins, histtype="step", linewidth=2, color=color, linestyle=line, label=f"{len(each)} {name}"
-        )
+        look = {"histtype": "step", "linewidth": 2, "color": color, "linestyle": line}
+        ax.hist(each, bins, **look, label=f"{len(each)} {name}")
     ax.set(xlabel="images", ylabel="how many", title="Sizes of the clusters")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,25 +11,17 @@ from matplotlib.patches import Rectangle
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
+from mmtlib.figures.curves import title
 from mmtlib.figures.style import new_axes
 from mmtlib.results import tables
-
-_NAMES = {
-    "noise_rate": "share of wrong labels added",
-    "epochs": "epochs of adaptation",
-    "iterations": "iterations per epoch",
-    "clusters": "clusters K",
-}
+from mmtlib.results.runs import FinishedRun
 
 
-def results_per_epoch(runs: Iterable[Any]) -> list[dict]:
+def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:
     """Result dicts of runs as if each epoch had been the last.
 
     That is what a shorter run would have given: the learning rate is constant over the epochs, and every epoch begins
     with a new optimiser.
-
-    Args:
-        runs: Finished runs (`runs.folder.RunFolder` or `results.runs.FinishedRun`).
     """
     return [
         run.result
@@ -68,19 +59,13 @@ def phase_diagram(
 
     Args:
         results: Result dicts of both methods; pairs agree in task, seed and every setting.
-        a, b: Names of methods.
-        x, y: Names of settings.
-        key: mAP, top1, top5 or top10.
         xs, ys: Values to show; None: those that occur. Cells without a pair are hatched and say "not run".
-        ax: Where to draw; None makes a figure.
 
     Returns:
         The axes. Blue: `a` is ahead; red: `b` is; white: neither.
 
     Raises:
         InputError: No pair at all.
-
-    Taught in: notebook 05.
     """
     cells = gains(results, a, b, x, y, key)
     xs = sorted({cell[0] for cell in cells}) if xs is None else list(xs)
@@ -92,7 +77,6 @@ def phase_diagram(
     for (i, j), values in cells.items():
         mean[j, i] = values.mean()
     limit = max(1.0, np.nanmax(np.abs(mean)))
-    given = ax
     ax = new_axes(ax, height=1.7 + 0.62 * len(ys))
     image = ax.imshow(mean, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower")
     for i in range(len(xs)):
@@ -100,21 +84,18 @@ def phase_diagram(
             _write_cell(ax, i, j, cells.get((i, j)), limit)
     ax.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
     ax.set_yticks(range(len(ys)), [f"{value:.0%}" if y == "noise_rate" else f"{value:g}" for value in ys])
-    ax.set(xlabel=_NAMES.get(x, x), ylabel=_NAMES.get(y, y))
+    ax.set(xlabel=title(x), ylabel=title(y))
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=f"gain in {key}")
-    if given is None:
-        ax.set_title(f"{METHODS[a].title} − {METHODS[b].title}: {key}")
+    ax.set_title(f"{METHODS[a].title} − {METHODS[b].title}: {key}")
     return ax
 
 
 def _write_cell(ax: Axes, i: int, j: int, values: np.ndarray | None, limit: float) -> None:
     """The numbers of a cell, or its hatching."""
     if values is None:
-        box = Rectangle(
-            (i - 0.5, j - 0.5), 1, 1, facecolor="#F2F2F2", edgecolor="#AAAAAA", hatch="///", linewidth=0
-        )
-        ax.add_patch(box)
+        look = {"facecolor": "#F2F2F2", "edgecolor": "#AAAAAA", "hatch": "///", "linewidth": 0}
+        ax.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **look))
         ax.text(i, j, "not run", ha="center", va="center", fontsize=9,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         return

@@ -11,15 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib import InputError
-from mmtlib.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    MAX_WIDTH,
-    VERMILLION,
-    legend_below,
-    new_axes,
-)
+from mmtlib.figures.style import BLUE, GREEN, GREY, MAX_WIDTH, VERMILLION, legend, new_axes
 
 # Colour and mark of a gallery image's frame, and its opacity: mark and opacity tell the same without colour.
 _FRAMES = {"right": (GREEN, "✓", 1.0), "wrong": (VERMILLION, "✗", 1.0), "junk": (GREY, "–", 0.4)}
@@ -31,7 +23,6 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
     Args:
         images: uint8 (N, 3, H, W), an array or a tensor.
         titles: A short title per image.
-        columns: Images in a row.
 
     Raises:
         InputError: Not uint8 (N, 3, H, W), no image, or another number of titles.
@@ -74,10 +65,8 @@ def ranked_gallery(
     one = queries.ndim == 3
     rows = [_channels_last(row) for row in ([gallery] if one else gallery)]
     lead = _channels_last(queries[None] if one else queries)
-    flags = [
-        [{True: "right", False: "wrong"}.get(m, m) for m in _plain(row)]
-        for row in ([marks] if one else marks)
-    ]
+    words = {True: "right", False: "wrong"}
+    flags = [[words.get(m, m) for m in np.asarray(row).tolist()] for row in ([marks] if one else marks)]
     if not len(lead) == len(rows) == len(flags) or any(len(r) != len(f) for r, f in zip(rows, flags)):
         raise InputError(
             f"{len(lead)} queries, galleries of {[len(r) for r in rows]} images and marks for {[len(f) for f in flags]}"
@@ -97,9 +86,8 @@ def ranked_gallery(
             ax.grid(False)
             ax.spines[:].set_visible(False)
         line[0].imshow(lead[i], interpolation="nearest")
-        line[0].set_title(
-            titles[i] if titles is not None else "query", fontsize=10, fontweight="normal", pad=5
-        )
+        title = titles[i] if titles is not None else "query"
+        line[0].set_title(title, fontsize=10, fontweight="normal", pad=5)
         for rank, (ax, picture, flag) in enumerate(zip(line[1:], rows[i], flags[i]), start=1):
             color, mark, opacity = _FRAMES[flag]
             ax.imshow(picture, interpolation="nearest", alpha=opacity)
@@ -114,22 +102,19 @@ def triplet_target_histogram(targets: np.ndarray, right: np.ndarray, ax: Axes | 
     Args:
         targets: T_i in [0, 1], (B).
         right: Whether the positive shows the anchor's identity and the negative another one, (B) bool.
-        ax: Where to draw; None makes a figure.
     """
     ax = new_axes(ax)
     targets, right = np.asarray(targets), np.asarray(right, dtype=bool)
     bins = np.linspace(0, 1, 31)
-    for mask, color, line, name in (
-        (right, BLUE, "-", "true triplets"),
-        (~right, VERMILLION, "--", "false triplets"),
-    ):
+    looks = ((right, BLUE, "-", "true triplets"), (~right, VERMILLION, "--", "false triplets"))
+    for mask, color, line, name in looks:
         if mask.any():
             label = f"{name} ({mask.sum()}, mean {targets[mask].mean():.2f})"
             _histogram(ax, targets[mask], bins, color, line, label)
     ax.axvline(0.5, color="#444444", linewidth=1, linestyle=":")
     ax.set(xlabel="target T of the mean network (½: it cannot tell)", ylabel="density", xlim=(0, 1))
     ax.set_title("Does the teacher believe a triplet?")
-    legend_below(ax, *ax.get_legend_handles_labels())
+    legend(ax)
     return ax
 
 
@@ -148,7 +133,7 @@ def distance_histogram(distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
         _histogram(ax, np.ravel(different), bins, VERMILLION, "--", "different identities")
         ax.set(title=title, xlabel="distance of two images")
     axes[0][0].set_ylabel("density")
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+    legend(axes[0][0], figure)
     return figure
 
 
@@ -159,7 +144,6 @@ def camera_pair_matrix(
 
     Args:
         matrix: (C, C); NaN where there is no pair: that cell stays empty.
-        ax: Where to draw; None makes a figure.
         label: What the numbers are.
         names: Of the cameras; None: c1, c2, …
     """
@@ -168,7 +152,6 @@ def camera_pair_matrix(
     matrix = np.asarray(matrix, dtype=float)
     count = len(matrix)
     names = names or [f"c{i + 1}" for i in range(count)]
-    given = ax
     ax = new_axes(ax, height=4.6)
     legible = count <= 10  # else the colour bar remains
     form = ".0f" if np.array_equal(matrix, matrix.round(), equal_nan=True) else ".2f"
@@ -178,25 +161,19 @@ def camera_pair_matrix(
     )  # fmt: skip
     ax.grid(False)
     ax.tick_params(labelsize=10 if legible else 8, labelrotation=0)
-    if given is None:
-        ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
+    ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
     return ax
 
 
 def _histogram(ax: Axes, values: np.ndarray, bins: np.ndarray, color: str, line: str, label: str) -> None:
     """A filled outline; the line's style tells it from its neighbour without colour."""
     ax.hist(values, bins, density=True, histtype="stepfilled", color=color, alpha=0.2)
-    ax.hist(
-        values, bins, density=True, histtype="step", color=color, linestyle=line, linewidth=1.8, label=label
-    )
+    outline = {"color": color, "linestyle": line, "linewidth": 1.8}
+    ax.hist(values, bins, density=True, histtype="step", **outline, label=label)
 
 
 def _array(images: Any) -> np.ndarray:
     return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
-
-
-def _plain(row: Any) -> list:
-    return row.tolist() if hasattr(row, "tolist") else list(row)
 
 
 def _channels_last(images: Any) -> np.ndarray:

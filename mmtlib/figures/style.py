@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -88,14 +86,13 @@ def new_axes(ax: Axes | None, height: float = 4.0) -> Axes:
     return ax if ax is not None else plt.subplots(figsize=(MAX_WIDTH, height), layout="constrained")[1]
 
 
-def legend_below(
-    target: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 2
-) -> None:
-    """A legend under the plot, where it hides no data; long method names fit in two columns."""
-    if isinstance(target, Figure):
-        target.legend(handles, labels, loc="outside lower center", ncols=columns)
+def legend(ax: Axes, figure: Figure | None = None, columns: int = 2) -> None:
+    """The legend of `ax` under its plot, or under the whole figure, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    if figure is not None:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     else:
-        target.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
 
 
 def png(figure: Figure) -> bytes:
@@ -106,11 +103,13 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def html_image(figure: Figure, alt: str) -> str:
-    """An `<img>` that holds the figure and its alt text and needs no file beside it; the figure is closed."""
-    width = round(96 * figure.get_figwidth())
-    data = base64.b64encode(png(figure)).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+def html_image(image: Figure | bytes, alt: str, width: int = 0) -> Markup:
+    """An `<img>` that needs no file beside it, of a figure (which is closed) or of a PNG's or GIF's bytes."""
+    if isinstance(image, Figure):
+        width, image = round(96 * image.get_figwidth()), png(image)
+    kind = "gif" if image.startswith(b"GIF") else "png"
+    data = base64.b64encode(image).decode()
+    return Markup('<img src="data:image/{};base64,{}" alt="{}" width="{}">').format(kind, data, alt, width)
 
 
 def show(figure: Figure | Axes, alt: str) -> None:

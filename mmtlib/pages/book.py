@@ -5,41 +5,40 @@ Everything a page needs is inside it or beside it in `DIR/book`, so that the fol
 
 from __future__ import annotations
 
-import html
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+
 from mmtlib import InputError
-from mmtlib.pages.notebooks import notebook_body, page
-from mmtlib.pages.parts import escape
+from mmtlib.pages.notebooks import notebook_body, notebook_page
+from mmtlib.pages.parts import render
 
 _EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture"}
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A page of the book: where it lies in the book's folder, its title, and what it shows."""
+    """A page of the book: where it lies in the book's folder, its title, and its cells."""
 
     path: str
     title: str
-    body: str
+    body: Markup
 
 
 def make_book(out: Path) -> Path:
-    """Write the book of the notebooks that were executed into a folder; an older book there is replaced.
+    """Write the book of the notebooks that were executed into a folder, for an older one; returns its index page.
 
     Args:
         out: The folder of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
             `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
-
-    Returns:
-        The index page.
 
     Raises:
         InputError: No notebook was executed into the folder.
@@ -53,15 +52,18 @@ def make_book(out: Path) -> Path:
         new.mkdir()
         os.chmod(new, 0o755)
         extras = _copy_extras(out, new)
-        names = {"index.html", *(chapter.path for chapter in chapters), *extras}
+        places = {"index.html", "results.json", *(chapter.path for chapter in chapters), *extras}
         for i, chapter in enumerate(chapters):
-            text = _with_links(chapter.body, chapter.path, names)
+            cells = Markup(_with_links(chapter.body, chapter.path, places))
             navigation = _navigation(chapters, i)
-            text = page(chapter.title, f"{navigation}\n<main>\n{text}\n</main>\n{navigation}")
             target = new / chapter.path
             target.parent.mkdir(exist_ok=True)
+            text = notebook_page(chapter.title, cells, "chapter.html", links=navigation)
             target.write_text(text, encoding="utf-8")
-        (new / "index.html").write_text(page("Contents", _contents(chapters, extras)), encoding="utf-8")
+        if (out / "report.html").exists():
+            text = (out / "report.html").read_text(encoding="utf-8")
+            (new / "report.html").write_text(_with_links(text, "report.html", places), encoding="utf-8")
+        (new / "index.html").write_text(_contents(chapters, extras), encoding="utf-8")
         if book.exists():
             shutil.rmtree(book)
         new.rename(book)
@@ -77,14 +79,9 @@ def _chapters(folder: Path, prefix: str) -> list[Chapter]:
 
 
 def _copy_extras(out: Path, new: Path) -> dict[str, str]:
-    """Copy the report and the pictures; returns path in the book → what it is."""
+    """Copy the pictures and the list of results; returns path in the book → what it is, the report first."""
     extras = {}
     if (out / "report.html").exists():
-        text = (out / "report.html").read_text(encoding="utf-8")
-        # The report links to the notebooks' own pages; in the book they lie beside it.
-        text = text.replace('href="notebooks/', 'href="')
-        back = '<p><a href="index.html">Contents</a></p>'
-        (new / "report.html").write_text(text.replace("<main>", f"<main>\n{back}", 1), encoding="utf-8")
         extras["report.html"] = "report: scores, figures, what was not run"
         if (out / "results.json").exists():
             shutil.copyfile(out / "results.json", new / "results.json")
@@ -98,51 +95,45 @@ def _copy_extras(out: Path, new: Path) -> dict[str, str]:
     return extras
 
 
-def _navigation(chapters: Sequence[Chapter], i: int) -> str:
-    """Previous, contents, next."""
-    here = chapters[i].path
-    ends = [
-        (chapters[i - 1].path, "← " + chapters[i - 1].title, "prev") if i else None,
-        ("index.html", "Contents", "contents"),
-        (chapters[i + 1].path, chapters[i + 1].title + " →", "next") if i + 1 < len(chapters) else None,
-    ]
-    links = (
-        f'<a rel="{rel}" href="{quote(os.path.relpath(path, Path(here).parent))}">{escape(title)}</a>'
-        for path, title, rel in filter(None, ends)
-    )
-    return f"<nav>{' '.join(links)}</nav>"
+def _navigation(chapters: Sequence[Chapter], i: int) -> list[tuple[str, str, str]]:
+    """Previous, contents, next: (relation, path from here, title)."""
+    ends = [("contents", "index.html", "Contents")]
+    if i:
+        ends.insert(0, ("prev", chapters[i - 1].path, f"← {chapters[i - 1].title}"))
+    if i + 1 < len(chapters):
+        ends.append(("next", chapters[i + 1].path, f"{chapters[i + 1].title} →"))
+    here = Path(chapters[i].path).parent
+    return [(rel, os.path.relpath(path, here), title) for rel, path, title in ends]
 
 
 def _contents(chapters: Sequence[Chapter], extras: dict[str, str]) -> str:
-    def items(pairs: Sequence[tuple[str, str]]) -> str:
-        lines = (f'<li><a href="{quote(path)}">{escape(title)}</a></li>' for path, title in pairs)
-        return f"<ul>{''.join(lines)}</ul>"
-
-    lessons = [(c.path, c.title) for c in chapters if "/" not in c.path]
-    solutions = [(c.path, c.title) for c in chapters if "/" in c.path]
-    parts = [f"<h1>Mutual Mean-Teaching: the notebooks</h1>\n{items(lessons)}"]
-    if solutions:
-        parts.append(f"<h2>Solutions of the exercises</h2>\n{items(solutions)}")
-    if extras:
-        parts.append(f"<h2>Report and pictures</h2>\n{items(list(extras.items()))}")
-    return "<main>\n" + "\n".join(parts) + "\n</main>"
+    title = "Mutual Mean-Teaching: the notebooks"
+    lessons, solutions = (
+        [(c.path, c.title) for c in chapters if ("/" in c.path) == inner] for inner in (False, True)
+    )
+    return render(
+        "contents.html", title=title, lessons=lessons, solutions=solutions, extras=[*extras.items()]
+    )
 
 
-def _with_links(body: str, here: str, names: set[str]) -> str:
-    """Links between notebooks lead to pages; what the repository has and the book has not becomes text."""
+def _with_links(text: str, here: str, places: Collection[str]) -> str:
+    """A page, or its body, whose links lead to the book's pages; what the book does not have becomes text.
 
-    def mend(match: re.Match) -> str:
-        address, _, fragment = match["address"].partition("#")
-        if not address or re.match(r"[a-z]+:", address):
-            return match[0]  # on this page, or out on the web
-        file = unquote(html.unescape(address)).replace(".ipynb", ".html")
+    Notebooks link to notebooks and to the repository's files, the report to notebooks' own pages in `notebooks/`.
+    """
+    soup = BeautifulSoup(text, "html.parser")
+    for link in soup.find_all("a", href=True):
+        address, _, fragment = link["href"].partition("#")
+        if not address or re.match(r"(https?|mailto):", address):
+            continue  # on this page, or out on the web
+        file = unquote(address).replace(".ipynb", ".html").removeprefix("notebooks/")
         place = os.path.normpath(Path(here).parent / file).removeprefix("../")
-        if place not in names:
-            return f"<span>{match['text']}</span>"
-        target = quote(os.path.relpath(place, Path(here).parent)) + (f"#{fragment}" if fragment else "")
-        return f'<a href="{target}">{match["text"]}</a>'
-
-    return _LINK.sub(mend, body)
-
-
-_LINK = re.compile(r'<a\s[^>]*?href="(?P<address>[^"]*)"[^>]*>(?P<text>.*?)</a>', re.DOTALL)
+        if place in places:
+            target = quote(os.path.relpath(place, Path(here).parent))
+            link["href"] = f"{target}#{fragment}" if fragment else target
+        else:
+            link.name, link.attrs = "span", {}
+    if here == "report.html":
+        back = soup.new_tag("a", href="index.html", string="Contents")
+        soup.main.insert(0, back)
+    return str(soup)

@@ -14,27 +14,20 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mmtlib import figures
-from mmtlib.figures.style import png
+from mmtlib.figures.style import html_image, png
 from mmtlib.files import write_atomic, write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import wrong_labels
 from mmtlib.noise.summary import Subject, against_truth, without_truth
-from mmtlib.pages.parts import escape, html_document, html_figure, html_table
+from mmtlib.pages.parts import render
+from mmtlib.results.tables import QUALITY, TITLES
 
 MAPPED = 1500  # images on the map: more take long and are hard to see
-_FREE = "Without any truth"
-_MEASURES = {
-    "nmi": "NMI (grows with the number of clusters)",
-    "ari": "adjusted Rand index",
-    "purity": "purity",
-    "pairwise_precision": "pairwise precision (1 − share of false merges)",
-    "pairwise_recall": "pairwise recall (1 − share of false splits)",
-    "pairwise_f1": "pairwise F1",
-}
-
+_FREE, _TRUE = "Without any truth", "Against the true identities"
 _ERRORS = {
     "false_merges": "Why images of two people share a cluster",
     "false_splits": "Why images of one person do not",
@@ -58,46 +51,44 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
 
     Args:
-        subject: The labels and what is known about their images.
-        out: The folder.
         command: How this was asked for; the page quotes it.
-
-    Returns:
-        The page.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
     tables = {_FREE: _free_table(numbers)}
     if subject.known is not None:
         numbers["truth"] = against_truth(subject)
-        tables |= {"Against the true identities": _truth_table(numbers["truth"])}
-        for kind, title in _ERRORS.items():
-            tables[title] = _cause_table(numbers["truth"][kind])
-    parts = dict.fromkeys(tables, "") | {name: html_table(rows) for name, rows in tables.items() if len(rows)}
+        tables[_TRUE] = _truth_table(numbers["truth"])
+        tables |= {title: _cause_table(numbers["truth"][kind]) for kind, title in _ERRORS.items()}
+    pictures: dict[str, list[tuple[Markup, str]]] = {title: [] for title in tables}
     shown = np.sort(np.random.default_rng(0).permutation(len(subject.features))[:MAPPED])
     points = figures.umap_map(subject.features[shown]) if len(shown) > 3 else None
     with mpl.rc_context():
         figures.use_style()
-        for picture in _pictures(subject, numbers, shown, points):
-            write_atomic(out / "figures" / f"{picture.name}.png", png(picture.figure))
-            block = html_figure(picture.figure, picture.alt, picture.caption)
-            parts[picture.section] = parts.get(picture.section, "") + block
-    parts[_FREE] += _explorable(subject, shown, points, out)
-    note = f"<p>{escape(subject.note)}</p><p><code>{escape(command)}</code></p>"
+        for each in _pictures(subject, numbers, shown, points):
+            drawn = png(each.figure)
+            write_atomic(out / "figures" / f"{each.name}.png", drawn)
+            image = html_image(drawn, each.alt, round(96 * each.figure.get_figwidth()))
+            pictures[each.section].append((image, each.caption))
+    if explorable := points is not None and figures.can_hover():
+        pids = subject.pids if subject.known is not None and subject.known.all() else None
+        about = subject.images, subject.epochs[-1][None], pids, subject.camids, subject.names
+        figures.write_hover_page(out / "map.html", points[None], *about, title=subject.name, shown=shown)
     write_json(out / "noise.json", _json(numbers))
-    page = html_document(f"Label noise: {subject.name}", [("What this is", note), *parts.items()])
+    parts = [
+        {"title": title, "table": rows if len(rows) else None, "figures": pictures[title]}
+        for title, rows in tables.items()
+    ]
+    page = render(
+        "noise.html",
+        title=f"Label noise: {subject.name}",
+        note=subject.note,
+        command=command,
+        parts=parts,
+        measured=_TRUE,
+        explorable=explorable,
+        mapped=points is not None,
+    )
     return write_atomic(out / "noise.html", page)
-
-
-def _explorable(subject: Subject, shown: np.ndarray, points: np.ndarray | None, out: Path) -> str:
-    """Write the map as a page to explore; what `noise.html` says of it."""
-    if points is None:
-        return "<p>No map: it takes at least 4 images.</p>"
-    if not figures.can_hover():
-        return "<p>The map as a page that shows images under the pointer: <code>make install WITH=hover</code></p>"
-    pids = subject.pids if subject.known is not None and subject.known.all() else None
-    about = subject.images, subject.epochs[-1][None], pids, subject.camids, subject.names
-    figures.write_hover_page(out / "map.html", points[None], *about, title=subject.name, shown=shown)
-    return '<p><a href="map.html">The map to explore</a>, with the images under the pointer.</p>'
 
 
 def _pictures(
@@ -136,7 +127,7 @@ def _pictures(
 
 
 def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[Picture]:
-    section, known = "Against the true identities", subject.known
+    section, known = _TRUE, subject.known
     pids, labels, camids = subject.pids[known], subject.epochs[-1][known], subject.camids[known]
     images = subject.images[np.flatnonzero(known)]
     if len(truth["transitions"]) > 1:
@@ -191,25 +182,21 @@ def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:
     if numbers["camera_entropy"] is not None:
         rows["camera entropy (0: one camera a cluster, 1: evenly mixed)"] = f"{numbers['camera_entropy']:.2f}"
     for step in numbers["stability"]:
-        name = (
-            f"epoch {step['epoch'] - 1} → {step['epoch']}: stay in their cluster; Rand index; merged, split"
-        )
+        epochs = f"epoch {step['epoch'] - 1} → {step['epoch']}"
+        name = f"{epochs}: stay in their cluster; Rand index; merged, split"
         rows[name] = f"{step['stay_share']:.1%}; {step['ari']:.2f}; {step['merged']}, {step['split']}"
     return pd.DataFrame({"measure": rows.keys(), "value": rows.values()})
 
 
 def _truth_table(truth: dict[str, Any]) -> pd.DataFrame:
+    both = truth["label_quality"], truth["label_quality_of_all"]
     rows = [
-        (title, f"{truth['label_quality'][name]:.3f}", f"{truth['label_quality_of_all'][name]:.3f}")
-        for name, title in _MEASURES.items()
+        (TITLES[name], *(f"{each[name]:.3f}" for each in both)) for name in QUALITY if name != "noise_share"
     ]
     table = pd.DataFrame(rows, columns=["measure", "clustered images", "all (left out = alone)"])
     if truth["silhouette_auc"] is not None:
-        table.loc[len(table)] = [
-            "AUC of a low silhouette for a wrong label",
-            f"{truth['silhouette_auc']:.3f}",
-            "–",
-        ]
+        name = "AUC of a low silhouette for a wrong label"
+        table.loc[len(table)] = [name, f"{truth['silhouette_auc']:.3f}", "–"]
     return table
 
 

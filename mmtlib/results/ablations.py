@@ -16,10 +16,7 @@ from mmtlib.results.tables import paired, pairs, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
-    """In which switches of the table of methods each row differs from the reference: name → (its value, the other's).
-
-    Taught in: notebook 05.
-    """
+    """In which switches each method differs from the reference: name → (its value, the other's)."""
     base = dataclasses.asdict(METHODS[reference]) | {"title": ""}
     rows = {method: dataclasses.asdict(METHODS[method]) | {"title": ""} for method in methods}
     return {
@@ -34,9 +31,6 @@ def differences(
 
     Args:
         results: Result dicts of one task and one setting; methods without a pair are left out.
-        methods: Their names.
-        reference: What they are compared with.
-        key: mAP, top1, top5 or top10.
 
     Returns:
         A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score and
@@ -44,26 +38,22 @@ def differences(
 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
-
-    Taught in: notebook 05.
     """
     summary, rows = table(results), []
     for method in methods:
         lines = paired(results, method, reference, key)
         own = summary[summary["method"] == method]
+        title = METHODS[method].title
         if len(lines) > 1 or (len(lines) and len(own) > 1):
-            raise InputError(
-                f"{METHODS[method].title} was run in several tasks or settings: give the results of one"
-            )
+            raise InputError(f"{title} was run in several tasks or settings: give the results of one")
         if len(lines):
             lr = next(r["config"]["lr"] for r in results if r["method"] == method)
-            row = {"method": method, "title": METHODS[method].title, "lr": lr}
+            row = {"method": method, "title": title, "lr": lr}
             row |= {"score": own[key].iloc[0], "score_sd": own[f"{key}_sd"].iloc[0]}
             rows.append(row | lines.iloc[0][["n", "mean", "sd", "low", "high"]].to_dict())
     if not rows:
-        raise InputError(
-            f"no pair of runs with {METHODS[reference].title}: run both methods with the same seeds"
-        )
+        name = METHODS[reference].title
+        raise InputError(f"no pair of runs with {name}: run both methods with the same seeds")
     return pd.DataFrame(rows).sort_values("mean", ignore_index=True)
 
 
@@ -71,9 +61,8 @@ def groups(rows: pd.DataFrame) -> dict[str, list[str]]:
     """The titles of `differences` by what their 95 % intervals say: "behind", "ahead" or "undecided"."""
     found: dict[str, list[str]] = {"behind": [], "undecided": [], "ahead": []}
     for row in rows.to_dict("records"):
-        found["ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else "undecided"].append(
-            row["title"]
-        )
+        side = "ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else "undecided"
+        found[side].append(row["title"])
     return found
 
 
@@ -82,7 +71,6 @@ class Crossing:
     """From which value of a setting on method `a` leads `b`.
 
     Attributes:
-        a, b: Names of the methods.
         values: Values of the setting (V), rising.
         differences: a − b for each seed, (S, V).
         at: The value from which the mean difference exceeds its standard deviation over seeds, interpolated
@@ -113,9 +101,8 @@ class Crossing:
         ends = [f"{number(self.mean[i])} ± {self.sd[i]:.1f} at {self.values[i]:.0%}" for i in (0, -1)]
         scale = f"(mAP: {ends[0]}, {ends[1]})"
         if self.at is None:
-            return (
-                f"{names}: no crossing; at {self.values[-1]:.0%} the lead is not larger than its sd {scale}"
-            )
+            last = f"{self.values[-1]:.0%}"
+            return f"{names}: no crossing; at {last} the lead is not larger than its sd {scale}"
         if self.at == self.values[0]:
             return f"{names}: ahead by more than the sd at every rate from {self.at:.0%} on {scale}"
         own = [value for value in self.seeds if value is not None]
@@ -131,15 +118,10 @@ def crossing(
 
     Args:
         results: Result dicts of one task that differ in method, seed and this setting.
-        a, b: Names of methods.
-        setting: Its name.
-        key: mAP, top1, top5 or top10.
 
     Returns:
         The crossing over the values and seeds that both methods have throughout; None where fewer than two values or
         two seeds are complete.
-
-    Taught in: notebook 03.
     """
     found: dict[float, dict[int, float]] = {}
     for value in sorted({r["config"][setting] for r in results}):

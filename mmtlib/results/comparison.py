@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmtlib.config import METHODS, Settings, make_settings
-from mmtlib.results.runs import read_published
-from mmtlib.results.tables import frame, task_name
+from mmtlib.config import METHODS, Settings, has_clusters, profile_variant, seen_settings
+from mmtlib.results.findings import number
+from mmtlib.results.runs import PAPER, read_published
+from mmtlib.results.tables import TITLES, frame, spread, task_name
 from mmtlib.runs.cells import Cell
 
 TOLERANCE = 1.5  # mAP: a mean of ours as near as this to a published number counts as the same
-PAPER = "Ge et al., ICLR 2020"
 NOT_RUN = "not run"
 # A published data set is known by its folder's name (or that of the folder around it).
 _DATA = {"market": "Market-1501", "duke": "DukeMTMC-reID", "msmt": "MSMT17"}
@@ -47,26 +46,24 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
 
     Returns:
         A row per published cell, and one per variant where a cell of ours was run with settings changed: source,
-        target, method, backbone, clusters, published (mAP), mAP, mAP_sd, seeds, difference, verdict ("within 1.5 mAP",
-        "outside 1.5 mAP" or "not run"), variant, bn_group, hours (a run's mean), hardware.
-
-    Taught in: notebook 06.
+        target, method, backbone, clusters, published (mAP), published_gap and ends (see `read_published`), mAP, mAP_sd,
+        gap, gap_sd (see `tables.frame`), seeds, difference, verdict ("within 1.5 mAP", "outside 1.5 mAP" or "not run"),
+        variant, bn_group, hours (a run's mean), hardware.
     """
-
     ours: dict[tuple, dict[str, list[dict]]] = {}
     for row in frame(results).to_dict("records") if results else ():
-        result = row["result"]
+        backbone = row["result"]["backbone"]
         ends = (published_name(row["source"]), published_name(row["target"]))
         k = None if pd.isna(row["clusters"]) else int(row["clusters"])
-        variant = re.sub(r"(^|, )backbone [\w-]+", "", row["variant"]).removeprefix(", ")
-        cell = ours.setdefault((*ends, row["method"], result["backbone"], k), {})
-        cell.setdefault(variant, []).append(result)
+        variant = ", ".join(part for part in row["variant"].split(", ") if part != f"backbone {backbone}")
+        cell = ours.setdefault((*ends, row["method"], backbone, k), {})
+        cell.setdefault(variant, []).append(row)
     rows = []
     theirs = read_published()
     for row in theirs[theirs["reported_in"].str.startswith(reported_in)].to_dict("records"):
         k = None if pd.isna(row["clusters"]) else int(row["clusters"])
-        named = {name: row[name] for name in ("source", "target", "method", "backbone")}
-        named |= {"clusters": k, "published": row["mAP"]}
+        named = {name: row[name] for name in ("source", "target", "method", "backbone", "ends")}
+        named |= {"clusters": k, "published": row["mAP"], "published_gap": row["gap"]}
         key = (row["source"], row["target"], _ROWS.get(row["method"]), row["backbone"], k)
         found = ours.get(key, {"": []})
         rows += [named | _summary(runs, row["mAP"]) | {"variant": variant} for variant, runs in found.items()]
@@ -84,32 +81,34 @@ def against_cells(
         reference: Result dicts to compare with, such as the committed ones.
 
     Returns:
-        A row per task, method, K and variant: task, method, title, clusters, variant, wanted (seeds), reference (mean
-        mAP, missing where there is none), and mAP … hardware as in `against_paper`.
+        A row per task, method, K and variant: task, method, title, clusters, variant, wanted (seeds), published (mean
+        mAP of the reference, missing where there is none), published_gap, and mAP … hardware as in `against_paper`.
     """
-    rows: dict[tuple, dict[str, Any]] = {}
+    rows: dict[tuple, list[dict]] = {}
+    names: dict[tuple, dict[str, Any]] = {}
     for cell in cells:
         s = cell.settings
-        k = s.clusters if cell.has_clusters else None
-        key = (s.source, s.target, s.method, k, _variant(cell))
-        row = rows.setdefault(key, {"cells": [], "task": task_name(s.to_dict())})
-        row["cells"].append(_identity(s.to_dict()))
+        k = s.clusters if has_clusters(s.method) else None
+        key = (s.source, s.target, s.method, k, profile_variant(cell.profile, s))
+        names[key] = {"task": task_name(s.to_dict()), "method": s.method, "title": METHODS[s.method].title}
+        rows.setdefault(key, []).append(_identity(s.to_dict()))
+    mine, theirs = (frame(each).to_dict("records") if each else [] for each in (results, reference))
     table = []
-    for (_, _, method, k, variant), row in rows.items():
-        mine, theirs = (
-            [r for r in each if _identity(r["config"]) in row["cells"]] for each in (results, reference)
+    for key, wanted in rows.items():
+        own, other = (
+            [r for r in each if _identity(r["result"]["config"]) in wanted] for each in (mine, theirs)
         )
-        other = float(np.mean([r["mAP"] for r in theirs])) if theirs else np.nan
-        named = {"task": row["task"], "method": method, "title": METHODS[method].title, "clusters": k}
-        named |= {"variant": variant, "wanted": len(row["cells"]), "reference": other}
-        table.append(named | _summary(_newest(mine), other))
+        named = names[key] | {"clusters": key[3], "variant": key[4], "wanted": len(wanted)}
+        beside = _summary(other, np.nan)
+        named |= {"published": beside["mAP"], "published_gap": beside["gap"]}
+        table.append(named | _summary(own, beside["mAP"]))
     return pd.DataFrame(table).astype({"clusters": "Int64"})
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`against_paper` or `against_cells` as people read it."""
-    paper = "published" in table
-    theirs = table["published" if paper else "reference"]
+    paper = "ends" in table
+    theirs, gap = "published" if paper else "committed", TITLES["gap"]
     shown = {"task": table["source"] + "→" + table["target"], "method": table["method"]} if paper else {
         "task": table["task"], "method": table["title"]}  # fmt: skip
     if paper:
@@ -117,66 +116,48 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown["K"] = ["–" if pd.isna(k) else str(k) for k in table["clusters"]]
     if table["variant"].any():
         shown["settings changed"] = table["variant"]
-    shown["published" if paper else "committed"] = ["–" if pd.isna(v) else f"{v:.1f}" for v in theirs]
-    spread = ["" if pd.isna(sd) else f" ± {sd:.1f}" for sd in table["mAP_sd"]]
-    shown["ours"] = [NOT_RUN if pd.isna(m) else f"{m:.1f}{sd}" for m, sd in zip(table["mAP"], spread)]
-    shown["difference"] = ["–" if pd.isna(d) else f"{d:+.1f}".replace("-", "−") for d in table["difference"]]
+    shown[theirs] = [spread(value, np.nan) for value in table["published"]]
+    shown[f"{theirs}: {gap}"] = [spread(value, np.nan, 0) for value in table["published_gap"]]
+    shown["ours"] = [spread(*pair, missing=NOT_RUN) for pair in zip(table["mAP"], table["mAP_sd"])]
+    shown[f"ours: {gap}"] = [spread(*pair, 0) for pair in zip(table["gap"], table["gap_sd"])]
+    shown["difference"] = ["–" if pd.isna(d) else number(d) for d in table["difference"]]
     shown["verdict"] = table["verdict"]
     wanted = [""] * len(table) if paper else [f" of {n}" for n in table["wanted"]]
     shown["seeds"] = [f"{n}{of}" for n, of in zip(table["seeds"], wanted)]
     shown["batch-norm group"] = ["–" if pd.isna(n) else f"{n:.0f}" for n in table["bn_group"]]
     shown["hours a run"] = ["–" if pd.isna(hours) else f"{hours:.2f}" for hours in table["hours"]]
     shown["hardware"] = table["hardware"]
+    if paper:
+        shown["ends of the published gap"] = table["ends"]
     return pd.DataFrame(shown)
 
 
-def _summary(runs: Sequence[dict], theirs: float) -> dict[str, Any]:
-    """Mean, spread, cost and verdict of one cell's runs, one per seed."""
-    if not runs:
-        empty = dict.fromkeys(("mAP", "mAP_sd", "difference", "bn_group", "hours"), np.nan)
+def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
+    """Mean, spread, cost and verdict of the rows of `tables.frame` that are one cell's seeds."""
+    if not rows:
+        empty = dict.fromkeys(("mAP", "mAP_sd", "gap", "gap_sd", "difference", "bn_group", "hours"), np.nan)
         return empty | {"seeds": 0, "verdict": NOT_RUN, "hardware": "–"}
-    scores = [run["mAP"] for run in runs]
-    mean = float(np.mean(scores))
-    hours = np.mean([sum(run.get("seconds", {}).values()) for run in runs]) / 3600
+    runs, found = [row["result"] for row in rows], pd.DataFrame(rows)
+    mean, gap = found["mAP"].mean(), found["gap"]
     near = "within" if abs(mean - theirs) <= TOLERANCE else "outside"
-    names = sorted(
-        {str(run.get("hardware", {}).get("gpu") or run.get("hardware", {}).get("cpu")) for run in runs}
-    )
+    hardware = [run.get("hardware", {}) for run in runs]
     return {
         "mAP": mean,
-        "mAP_sd": float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan,
-        "seeds": len(scores),
+        "mAP_sd": found["mAP"].std(ddof=1),
+        "gap": gap.mean(),
+        "gap_sd": gap.std(ddof=1) if gap.std(ddof=1) else np.nan,  # the ends are 0 and 100 by definition
+        "seeds": len(rows),
         "difference": mean - theirs,
         "verdict": "–" if pd.isna(theirs) else f"{near} {TOLERANCE} mAP",
-        "bn_group": max(_bn_group(run["config"]) for run in runs),
-        "hours": float(hours),
-        "hardware": ", ".join(names),
+        "bn_group": max(
+            c["bn_group"] or c["num_ids"] * c["num_instances"] for c in (r["config"] for r in runs)
+        ),
+        "hours": float(np.mean([sum(run.get("seconds", {}).values()) for run in runs]) / 3600),
+        "hardware": ", ".join(sorted({str(h.get("gpu") or h.get("cpu")) for h in hardware})),
     }
 
 
-def _bn_group(config: dict[str, Any]) -> int:
-    """Images that a batch norm sees together in training."""
-    return config["bn_group"] or config["num_ids"] * config["num_instances"]
-
-
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run without those that its method does not see."""
-    values = Settings().to_dict()
-    values |= {name: value for name, value in config.items() if name in values}
-    method = METHODS[values["method"]]
-    if method.labels != "clusters" or method.clustering != "kmeans":
-        values.pop("clusters")
-    return values
-
-
-def _newest(runs: Sequence[dict]) -> list[dict]:
-    """One run per seed."""
-    return list({run["seed"]: run for run in sorted(runs, key=lambda r: r.get("finished", ""))}.values())
-
-
-def _variant(cell: Cell) -> str:
-    """What differs from the profile besides what has a column."""
-    values = cell.settings.to_dict()
-    named = {name: values[name] for name in ("source", "target", "method", "seed", "clusters")}
-    plain = make_settings(cell.profile, **named).to_dict()
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value != plain[name])
+    """The settings of a run that its method sees."""
+    values = Settings().to_dict() | config
+    return {name: values[name] for name in seen_settings(values["method"])}

@@ -84,7 +84,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "Batch norm sees the whole batch; the authors' four GPUs see 16 images each.", _not("bn_group", 16)
     ),
     Deviation(
-        "Clusters: K = {clusters}, one per 18 training images, as the paper's K = 700 on Market-1501; half and twice "
+        "Clusters: K = {clusters}, one per 26 training images, as the paper's K = 500 on Market-1501; half and twice "
         "beside it. The paper's K are 500, 700, 900 (to 2000 on MSMT17).",
         _not("clusters", 500, 700, 900, 1000, 1500, 2000),
     ),

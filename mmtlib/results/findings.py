@@ -49,9 +49,8 @@ def _scope(results: Sequence[dict]) -> str:
         "epoch; no epoch and no network was chosen by them."
     )
     if older:
-        text += (
-            f" Left out: {_count(older, 'older run')} of the same cell, or on images that have changed since."
-        )
+        left_out = _count(older, "older run")
+        text += f" Left out: {left_out} of the same cell, or on images that have changed since."
     if main_profile(results) == "smoke":
         text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
     return text
@@ -81,8 +80,9 @@ def _order(results: Sequence[dict]) -> list[str]:
 
 def _comparisons(results: Sequence[dict]) -> list[str]:
     """MMT against the baseline, and the part of the mean networks in it; the profile's own settings come first."""
-    total, means, soft = (
-        _overall(paired(results, a, b)) for a, b in (("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))
+    steps = (("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))
+    total, means, soft = (  # per variant its last row, which is over all tasks where there are several
+        {row["variant"]: row for row in paired(results, a, b).to_dict("records")} for a, b in steps
     )
     texts = []
     for variant in sorted({*total, *means, *soft}):
@@ -90,10 +90,8 @@ def _comparisons(results: Sequence[dict]) -> list[str]:
         if variant and max(parts[variant]["n"] for parts in (total, means, soft) if variant in parts) < 2:
             continue  # a single pair under a changed setting: the table shows it, there is nothing to say of it
         if variant in total:
-            texts.append(
-                f"{lead}MMT minus hard labels, paired by task, seed and K: "
-                f"{verdict(total[variant], 'MMT', 'hard labels')}"
-            )
+            said = verdict(total[variant], "MMT", "hard labels")
+            texts.append(f"{lead}MMT minus hard labels, paired by task, seed and K: {said}")
         if variant in means and variant in soft:
             texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
     few = "No two pairs of MMT and hard labels agree in task, seed, K and settings, so they are not compared here."
@@ -141,20 +139,12 @@ def _labels(results: Sequence[dict]) -> list[str]:
         return []
     parts = []
     for method in ("hard", "mmt"):
-        rows = quality[(quality["title"] == METHODS[method].title) & (quality["variant"] == "")]
+        rows = quality[(quality["method"] == method) & (quality["variant"] == "")]
         if len(rows):
             first, last = rows["pairwise_f1_first"].mean(), rows["pairwise_f1_last"].mean()
             parts.append(f"{first:.2f} to {last:.2f} with {METHODS[method].title}")
-    return (
-        [f"Pairwise F1 of the pseudo labels, first to last epoch, mean over tasks: {'; '.join(parts)}."]
-        if parts
-        else []
-    )
-
-
-def _overall(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per variant, the row over all tasks, or the only one."""
-    return {row["variant"]: row for row in summary.to_dict("records")}  # "all" is a variant's last row
+    text = f"Pairwise F1 of the pseudo labels, first to last epoch, mean over tasks: {'; '.join(parts)}."
+    return [text] if parts else []
 
 
 def _count(n: int, noun: str) -> str:

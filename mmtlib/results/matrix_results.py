@@ -29,11 +29,11 @@ class MatrixResults:
         return [run.result for run in self.runs]
 
 
-def entry(run: Any) -> dict[str, Any]:
+def entry(run: FinishedRun) -> dict[str, Any]:
     """What a file keeps of a finished run: its result, and of its epochs the scores and the labels' quality.
 
     Args:
-        run: A `runs.folder.RunFolder` or a `results.runs.FinishedRun`.
+        run: A finished run.
 
     Returns:
         `result.json` with `curve` (a list over the epochs for each score), `label_curve` (the same for each measure of
@@ -75,7 +75,7 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
     note += f" of {', '.join(dict.fromkeys(map(task_name, entries)))}, seeds {', '.join(map(str, seeds))};"
     note += f"\n  {content['command']}"
     note += f"\n  finished {content['finished']} on {hardware['gpu'] or hardware['cpu']}, {hardware['cores']} cores"
-    return MatrixResults([FinishedRun(file, e, _history(e)) for e in entries], note)
+    return MatrixResults([FinishedRun(e, _history(e)) for e in entries], note)
 
 
 def _current(entries: Iterable[dict]) -> Iterable[dict]:

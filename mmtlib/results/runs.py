@@ -11,15 +11,15 @@ import pandas as pd
 
 from mmtlib import InputError
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
-from mmtlib.files import read_json, read_lines
-from mmtlib.results.tables import METHOD_ORDER, main_profile, task_name
+from mmtlib.files import read_json
+from mmtlib.results.tables import METHOD_ORDER, main_profile, share_of_gap, task_name
+from mmtlib.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run as the report reads it: its folder, result and history."""
+    """What tables and figures need of a run; a `RunFolder`, the run on disk, can stand for it."""
 
-    path: Path
     result: dict[str, Any]
     history: list[dict]
 
@@ -32,14 +32,15 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
     """
     runs = []
     for file in sorted(_cache(out).rglob("result.json")):
-        result, history = read_json(file), read_lines(file.with_name("history.jsonl"))
+        folder = RunFolder(file.parent)
+        result = folder.result
         if result.get("mAP") is None:  # a source pre-training, or a target without queries and gallery
             continue
         if result["method"] not in METHODS:
             raise InputError(
                 f"{file.parent} holds a run of {result['method']!r}, a method this version does not have: remove it"
             )
-        runs.append(FinishedRun(file.parent, result, history))
+        runs.append(FinishedRun(result, folder.history))
     if not runs:
         raise InputError(
             f"no finished run under {_cache(out)}: expected <method>-<hash>/result.json there; run `mmt run` or `mmt "
@@ -47,11 +48,6 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
         )
     place = METHOD_ORDER.index
     return sorted(runs, key=lambda r: (task_name(r.result), place(r.result["method"]), r.result["seed"]))
-
-
-def read_results(out: str | Path) -> list[dict]:
-    """The result dicts of `read_runs`."""
-    return [run.result for run in read_runs(out)]
 
 
 def _cache(out: str | Path) -> Path:
@@ -75,19 +71,49 @@ def not_run(out: str | Path, results: Sequence[dict]) -> list[tuple[str, str]]:
         if (source, target, method, seed) not in found
     ]
     for file in sorted(_cache(out).rglob("config.json")):
-        if not (file.parent / "result.json").exists():
-            config, done = read_json(file), len(read_lines(file.with_name("history.jsonl")))
+        folder = RunFolder(file.parent)
+        if folder.result is None:
+            config, done = read_json(file), len(folder.history)
             title = METHODS[config["method"]].title if "method" in config else "source pre-training"
             total = config["epochs"] if "method" in config else config["source_epochs"]
-            missing.append(
-                (
-                    f"{title}, {task_name(config)}, seed {config['seed']}",
-                    f"not finished: {done} of {total} epochs",
-                )
-            )
+            name = f"{title}, {task_name(config)}, seed {config['seed']}"
+            missing.append((name, f"not finished: {done} of {total} epochs"))
     return missing
 
 
+PAPER = "Ge et al., ICLR 2020"
+BOUND = "supervised on target (BoT)"  # of fast-reid: a ResNet-50 trained on the target's labels
+
+
 def read_published() -> pd.DataFrame:
-    """Published results on photographs, with the place they were reported in (column `reported_in`)."""
-    return pd.read_csv(Path(__file__).with_name("published_results.csv")).astype({"clusters": "Int64"})
+    """Published results on photographs, each with the share of the gap that it closes.
+
+    Returns:
+        A row per result: source (missing where a method uses none), target, method, backbone, clusters, mAP, top1,
+        top5, top10, reported_in, gap (percent), ends (of the gap, in words). Each end is the same report's; else direct
+        transfer is the paper's, with this backbone or a ResNet-50, and the bound fast-reid's "bag of tricks" ResNet-50.
+    """
+    table = pd.read_csv(Path(__file__).with_name("published_results.csv")).astype({"clusters": "Int64"})
+    found = [_published_gap(row, table) for row in table.to_dict("records")]
+    return table.assign(**pd.DataFrame(found, columns=["gap", "ends"]))
+
+
+def _published_gap(row: dict[str, Any], table: pd.DataFrame) -> tuple[float, str]:
+    """The share of the gap that a published row closes, and its ends in words."""
+    same, target = table["reported_in"] == row["reported_in"], table["target"] == row["target"]
+    paper, backbone = table["reported_in"].str.startswith(PAPER), table["backbone"]
+    direct = target & (table["source"] == row["source"]) & (table["method"] == "direct transfer")
+    bound = target & (table["source"] == row["target"])
+    ends = (
+        (direct & same & (backbone == row["backbone"]), direct & same, direct & paper & (backbone == row["backbone"]),
+         direct & paper & (backbone == "resnet50")),
+        (bound & same & (table["method"] == "supervised on target"), bound & (table["method"] == BOUND)),
+    )  # fmt: skip
+    chosen = [next((table[each].iloc[0] for each in choices if each.any()), None) for choices in ends]
+    if row["source"] == row["target"] or any(end is None for end in chosen) or pd.isna(row["mAP"]):
+        return float("nan"), ""
+    names = [
+        f"{end['mAP']:.1f} ({end['reported_in'].partition(' (')[0].partition(',')[0]})" for end in chosen
+    ]
+    gap = float(share_of_gap(row["mAP"], *(end["mAP"] for end in chosen)))
+    return gap, f"direct {names[0]}, supervised {names[1]}"

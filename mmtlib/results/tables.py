@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,30 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from mmtlib import InputError
-from mmtlib.config import MAIN_METHODS, METHODS, PROFILES, SOURCE_SETTINGS, TASKS, make_settings
+from mmtlib.config import (
+    MAIN_METHODS,
+    METHODS,
+    PROFILES,
+    SOURCE_SETTINGS,
+    TASKS,
+    has_clusters,
+    make_settings,
+    variant,
+)
 
 SCORES = ("mAP", "top1", "top5", "top10")
 QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
-METHOD_ORDER = (
-    *MAIN_METHODS,
-    *(name for name in METHODS if name not in MAIN_METHODS),
-)  # of rows, bars and legends
+# What tables, axes and legends call a measure or a setting.
+TITLES = {"mAP": "mAP", "top1": "top-1", "top5": "top-5", "top10": "top-10", "gap": "gap closed (%)"}
+TITLES |= {"nmi": "NMI", "ari": "ARI", "purity": "purity", "noise_share": "left out"}
+TITLES |= {f"pairwise_{name}": f"pairwise {name}" for name in ("precision", "recall")}
+TITLES |= {"pairwise_f1": "pairwise F1", "accuracy": "training accuracy (share)"}
+TITLES |= {"right": "right labels", "wrong": "wrong labels", "noise_rate": "share of labels replaced"}
+TITLES |= {"clusters": "clusters K", "epochs": "epochs of adaptation", "iterations": "iterations per epoch"}
+GAP = "Gap closed: (method − direct transfer) / (supervised − direct transfer) in mAP, where a seed has both ends."
+METHOD_ORDER = (*MAIN_METHODS, *(m for m in METHODS if m not in MAIN_METHODS))  # of rows, bars and legends
 _CELL = ["source", "target", "method", "clusters", "variant"]
+_ENDS = ("direct", "supervised")  # of the gap
 
 
 def task_name(result: dict) -> str:
@@ -35,12 +50,8 @@ def task_name(result: dict) -> str:
 
 def group_name(row: dict) -> str:
     """A table row's task, K and changed settings in one line."""
-    parts = [
-        row["task"],
-        "" if pd.isna(row.get("clusters")) else f"K = {row['clusters']}",
-        row.get("variant", ""),
-    ]
-    return ", ".join(part for part in parts if part)
+    k = "" if pd.isna(row.get("clusters")) else f"K = {row['clusters']}"
+    return ", ".join(filter(None, (row["task"], k, row.get("variant"))))
 
 
 def frame(results: Sequence[dict]) -> pd.DataFrame:
@@ -49,7 +60,8 @@ def frame(results: Sequence[dict]) -> pd.DataFrame:
     Returns:
         Columns task, source, target, method, clusters (missing where the method has no K), variant (settings that
         differ from the profile's, "" for none; where no run has the profile's value, from the commonest one), seed,
-        the scores in percent, and `result`, the dict itself.
+        the scores in percent, gap (percent of the way from direct transfer to the supervised bound of this task, seed
+        and pre-training; missing without both ends, or where the bound is not above), and `result`, the dict itself.
 
     Raises:
         InputError: No results.
@@ -60,24 +72,17 @@ def frame(results: Sequence[dict]) -> pd.DataFrame:
     data: dict[tuple[str, str], Any] = {}  # what the newest run of each task was trained on
     rows = []
     for result in sorted(results, key=lambda r: r.get("finished", ""), reverse=True):
-        method = METHODS[result["method"]]
-        trained_on = result.get("config", {}).get("data")
+        method, config = result["method"], {"method": result["method"], **result.get("config", {})}
+        trained_on = config.get("data")
         if data.setdefault((result["source"], result["target"]), trained_on) != trained_on:
             continue  # another version of the embedded world, or a folder with other files
-        has_k = method.labels == "clusters" and method.clustering == "kmeans"
-        rows.append(
-            {
-                "task": task_name(result),
-                **{name: result[name] for name in ("source", "target", "method")},
-                "clusters": result["clusters"] if has_k else None,
-                "variant": ", ".join(_changed(result, base[result["method"]])),
-                "seed": result["seed"],
-                **{name: float(result[name]) for name in SCORES},
-                "result": result,
-            }
-        )
-    every = pd.DataFrame(rows).astype({"clusters": "Int64"})
-    every = every.drop_duplicates([*_CELL, "seed"])
+        row = {"task": task_name(result)} | {name: result[name] for name in ("source", "target", "method")}
+        row |= {"clusters": result["clusters"] if has_clusters(method) else None, "seed": result["seed"]}
+        row |= {"variant": variant(config, base[method])}
+        row |= {"start": variant(config, base[method], SOURCE_SETTINGS)}
+        rows.append(row | {name: float(result[name]) for name in SCORES} | {"result": result})
+    every = pd.DataFrame(rows).astype({"clusters": "Int64"}).drop_duplicates([*_CELL, "seed"])
+    every = every.assign(gap=_gaps(every)).drop(columns="start")
     known = {task: i for i, task in enumerate(TASKS["standard"])}
     places = [known.get(task, len(known)) for task in zip(every["source"], every["target"])]
     every = every.assign(order=every["method"].map(METHOD_ORDER.index), place=places)
@@ -85,29 +90,63 @@ def frame(results: Sequence[dict]) -> pd.DataFrame:
     return every.sort_values(by, ignore_index=True).drop(columns=["order", "place"])
 
 
+def share_of_gap(score: Any, direct: Any, supervised: Any) -> Any:
+    """Percent of the way from direct transfer to the bound that a score goes; NaN where the bound is not above."""
+    width = np.asarray(supervised, dtype=float) - direct
+    return 100 * (score - direct) / np.where(width > 0, width, np.nan)
+
+
+def _gaps(every: pd.DataFrame) -> pd.Series:
+    """Each row of `frame` between the two ends of its task, seed and pre-training."""
+    place, ends = ["source", "target", "start", "seed"], []
+    for method in _ENDS:
+        rows = every[(every["method"] == method) & (every["variant"] == every["start"])].set_index(place)
+        ends.append(rows["mAP"].reindex(pd.MultiIndex.from_frame(every[place])).to_numpy())
+    return share_of_gap(every["mAP"], *ends)
+
+
 def table(results: Sequence[dict]) -> pd.DataFrame:
-    """Mean and standard deviation over seeds of the last epoch's scores.
+    """Mean and standard deviation over seeds of the last epoch's scores, and of the gap that they close.
 
     Returns:
-        A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), scored
-        ("2 of 11" queries, empty where all are), then for each of mAP, top1, top5, top10 its mean and, as `mAP_sd` and
-        so on, its standard deviation (over n − 1; missing for one seed).
-
-    Taught in: notebook 06.
+        A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), gap_seeds
+        (those with both ends of the gap), scored ("2 of 11" queries, empty where all are), then for each of mAP, top1,
+        top5, top10 and gap (see `frame`) its mean and,
+        as `mAP_sd` and so on, its standard deviation (over n − 1; missing for one seed).
     """
     rows = []
-    for (_, _, method, clusters, variant), group in frame(results).groupby(_CELL, dropna=False, sort=False):
-        row = {
-            "task": group["task"].iloc[0],
-            "method": method,
-            "title": METHODS[method].title,
-            "clusters": clusters,
-        }
-        row |= {"variant": variant, "seeds": len(group), "scored": _scored(group["result"].iloc[0])}
-        for name in SCORES:
+    for row, group in _cells(frame(results)):
+        row |= {"seeds": len(group), "gap_seeds": int(group["gap"].count())}
+        row |= {"scored": _scored(group["result"].iloc[0])}
+        for name in (*SCORES, "gap"):
             row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
+        row |= {"gap_sd": np.nan} if row["method"] in _ENDS else {}  # 0 and 100 by definition
         rows.append(row)
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
+
+
+def _cells(every: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The seeds of each task, method, K and variant, with what names them."""
+    for (_, _, method, clusters, changed), group in every.groupby(_CELL, dropna=False, sort=False):
+        named = {"task": group["task"].iloc[0], "method": method, "title": METHODS[method].title}
+        yield named | {"clusters": clusters, "variant": changed}, group
+
+
+def readable(summary: pd.DataFrame) -> pd.DataFrame:
+    """`table` as people read it: "61.3 ± 2.4" in one column per score; the variants only where there are any."""
+    shown = {"task": summary["task"], "method": summary["title"]}
+    for name in ("mAP", "gap", *SCORES[1:]):
+        digits = 0 if name == "gap" else 1
+        pairs_ = zip(summary[name], summary[f"{name}_sd"])
+        shown[TITLES[name]] = [spread(mean, sd, digits) for mean, sd in pairs_]
+    few = summary["gap_seeds"].between(1, summary["seeds"] - 1) & ~summary["method"].isin(_ENDS)
+    notes = np.where(few, " (" + summary["gap_seeds"].astype(str) + " seeds)", "")
+    shown[TITLES["gap"]] = [text + note for text, note in zip(shown[TITLES["gap"]], notes)]
+    shown["K"] = ["–" if pd.isna(k) else str(k) for k in summary["clusters"]]
+    if summary["variant"].any():
+        shown["settings changed"] = summary["variant"]
+    shown |= {"queries scored": summary["scored"]} if summary["scored"].any() else {}
+    return pd.DataFrame(shown | {"seeds": summary["seeds"]})
 
 
 def footnote(results: Sequence[dict]) -> str:
@@ -120,24 +159,17 @@ def footnote(results: Sequence[dict]) -> str:
     return f"Queries scored: {'; '.join(lines.values())}." if lines else ""
 
 
-def readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """`table` as people read it: "61.3 ± 2.4" in one column per score; the variants only where there are any."""
-    shown = {"task": summary["task"], "method": summary["title"]}
-    shown["K"] = ["–" if pd.isna(k) else str(k) for k in summary["clusters"]]
-    if summary["variant"].any():
-        shown["settings changed"] = summary["variant"]
-    shown["seeds"] = summary["seeds"]
-    if summary["scored"].any():
-        shown["queries scored"] = summary["scored"]
-    for name in SCORES:
-        spread = ["" if pd.isna(sd) else f" ± {sd:.1f}" for sd in summary[f"{name}_sd"]]
-        shown[name.replace("top", "top-")] = [f"{mean:.1f}{sd}" for mean, sd in zip(summary[name], spread)]
-    return pd.DataFrame(shown)
-
-
 def _scored(result: dict) -> str:
     scored, queries = result.get("scored"), result.get("queries")
     return "" if scored == queries else f"{scored:,} of {queries:,}"
+
+
+def spread(mean: float, sd: float, digits: int = 1, missing: str = "–") -> str:
+    """A mean with its standard deviation, as "61.3 ± 2.4"; `missing` where there is no mean."""
+    if pd.isna(mean):
+        return missing
+    deviation = "" if pd.isna(sd) else f" ± {sd:.{digits}f}"
+    return f"{mean:.{digits}f}{deviation}".replace("-", "−")
 
 
 def label_quality(results: Sequence[dict]) -> pd.DataFrame:
@@ -146,16 +178,8 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     Returns:
         A row per task, method, K and variant: for each of nmi, …, noise_share the columns `nmi_first` and `nmi_last`.
     """
-    every = frame(results)
-    clustered = [METHODS[r["method"]].labels == "clusters" for r in every["result"]]
-    every, rows = every[clustered], []
-    for (_, _, method, clusters, variant), group in every.groupby(_CELL, dropna=False, sort=False):
-        row = {
-            "task": group["task"].iloc[0],
-            "title": METHODS[method].title,
-            "clusters": clusters,
-            "variant": variant,
-        }
+    every, rows = frame(results), []
+    for row, group in _cells(every[[METHODS[method].labels == "clusters" for method in every["method"]]]):
         for name in QUALITY:
             for end in ("first", "last"):
                 values = [r["label_quality"][end][name] for r in group["result"]]
@@ -167,11 +191,6 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
 def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
     """Scores of two methods side by side, where task, seed, K and every other setting agree.
 
-    Args:
-        results: Result dicts.
-        a, b: Names of methods.
-        key: mAP, top1, top5 or top10.
-
     Returns:
         Columns task, clusters, variant, seed, a, b, difference (a − b). A method without K pairs with every K.
     """
@@ -179,14 +198,10 @@ def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataF
     columns = ["task", *place, "clusters", key]
     left, right = (every.loc[every["method"] == name, columns] for name in (a, b))
     both = left.merge(right.drop(columns="task"), on=place, suffixes=("_a", "_b"))
-    same_k = (
-        both["clusters_a"].isna()
-        | both["clusters_b"].isna()
-        | (both["clusters_a"] == both["clusters_b"]).fillna(False)
-    )
-    both = both[same_k].assign(clusters=lambda t: t["clusters_a"].fillna(t["clusters_b"]))
-    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"}).assign(
-        difference=lambda t: t["a"] - t["b"]
+    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"})
+    both = both[(both["clusters_a"] == both["clusters_b"]).fillna(True)]  # a method without K has every K
+    both = both.assign(
+        clusters=both["clusters_a"].fillna(both["clusters_b"]), difference=both["a"] - both["b"]
     )
     return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
 
@@ -201,25 +216,20 @@ def paired(
     """Mean paired difference a − b, with its 95 % interval by Student's t on n − 1 degrees of freedom.
 
     Args:
-        results: Result dicts.
-        a, b: Names of methods.
-        key: mAP, top1, top5 or top10.
         by: What a row is: task and variant, and "clusters" for a row per K.
 
     Returns:
         Columns of `by`, then n, mean, sd, low, high (missing for one pair). Variants never mix; where a variant
         has several rows, one more with task "all" is over all of its pairs. It takes pairs as independent, although
         those of one seed and task share their pre-training.
-
-    Taught in: notebook 06.
     """
     found = pairs(results, a, b, key)
     rows = []
-    for variant, family in found.groupby("variant", sort=False):
+    for changed, family in found.groupby("variant", sort=False):
         groups = list(family.groupby(list(by), dropna=False, sort=False))
         rows += [dict(zip(by, name)) | _interval(group["difference"].to_numpy()) for name, group in groups]
         if len(groups) > 1:
-            rows.append({"task": "all", "variant": variant} | _interval(family["difference"].to_numpy()))
+            rows.append({"task": "all", "variant": changed} | _interval(family["difference"].to_numpy()))
     summary = pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
     return summary.astype({"clusters": "Int64"}) if "clusters" in by else summary
 
@@ -248,21 +258,7 @@ def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
         for name, default in base.items():
             scope = [r for r in results if name != "lr" or r["method"] == method]
             values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
-            if (
-                values and json.dumps(default) not in values
-            ):  # the profile was another when these runs were made
+            if values and json.dumps(default) not in values:  # the profile was another when they were made
                 base[name] = json.loads(Counter(values).most_common(1)[0][0])
         bases[method] = base
     return bases
-
-
-def _changed(result: dict, base: dict[str, Any]) -> list[str]:
-    """The settings of a run that differ from `base` and matter to its method."""
-    method, config = METHODS[result["method"]], result.get("config", {})
-    ignored = {"source", "target", "method", "seed", "clusters"}
-    if method.labels == "identities":
-        ignored |= {"cluster_features", "noise_rate", "noise_kind", "min_samples", "k1", "k2", "rho"}
-    if not config.get("noise_rate"):
-        ignored.add("noise_kind")
-    known = set(SOURCE_SETTINGS) if method.labels == "none" else set(base)
-    return [f"{k} {config[k]}" for k in base if k in config and k in known - ignored and config[k] != base[k]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtlib import InputError
-from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, make_settings
+from mmtlib.config import METHODS, Settings, has_clusters, make_settings, seen_settings
 
 
 @dataclass(frozen=True)
@@ -19,30 +19,18 @@ class Cell:
     profile: str
     settings: Settings
 
-    @property
-    def has_clusters(self) -> bool:
-        """Whether K means anything to its method."""
-        method = METHODS[self.settings.method]
-        return method.labels == "clusters" and method.clustering == "kmeans"
-
     def __str__(self) -> str:
         s = self.settings
         where = "→".join(Path(end).name or end for end in (s.source, s.target))
-        k = f", K {s.clusters}" if self.has_clusters else ""
+        k = f", K {s.clusters}" if has_clusters(s.method) else ""
         return f"{where}, {s.method}{k}, seed {s.seed}"
 
 
 def essential(cell: Cell) -> Cell:
     """A cell without changes that its method does not see, so that it is run once for all of them."""
-    asked, plain = cell.settings, make_settings(cell.profile, method=cell.settings.method)
-    if METHODS[asked.method].labels == "none":
-        kept = {name: getattr(asked, name) for name in ("seed", *SOURCE_SETTINGS)}
-        return dataclasses.replace(cell, settings=plain.replace(**kept))
-    return (
-        cell
-        if cell.has_clusters
-        else dataclasses.replace(cell, settings=asked.replace(clusters=plain.clusters))
-    )
+    asked = cell.settings
+    seen = {name: getattr(asked, name) for name in seen_settings(asked.method)}
+    return dataclasses.replace(cell, settings=make_settings(cell.profile, **seen))
 
 
 def impossible(cells: Sequence[Cell], *, scored: bool = False) -> list[str]:
@@ -77,7 +65,7 @@ def impossible(cells: Sequence[Cell], *, scored: bool = False) -> list[str]:
             ] = None
         if source is not None and source.identities < 2:
             found[f"{s.source} has labels of {source.identities} people: a source needs 2"] = None
-        if target is not None and cell.has_clusters and s.clusters > target.images:
+        if target is not None and has_clusters(s.method) and s.clusters > target.images:
             found[f"K {s.clusters} for the {target.images:,} training images of {s.target}"] = None
         if target is not None and METHODS[s.method].labels == "identities" and target.identities < 2:
             found[f"{s.method} needs labels, and {s.target} has none"] = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, make_settings
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, has_clusters, profile_variant
 from mmtlib.data.tasks import DATA_SETTINGS, data_keys, generate_world
 from mmtlib.processes import process_pool, usable_cores
 from mmtlib.runs import preflight
@@ -110,10 +110,6 @@ def _where(settings: Settings) -> str:
 
 def _title(profile: str, settings: Settings) -> str:
     """Method, task, K where the method has one, seed, and what differs from the profile."""
-    method, named = METHODS[settings.method], ("source", "target", "method", "seed", "clusters")
-    plain = make_settings(
-        profile if profile in PROFILES else "quick", **{name: getattr(settings, name) for name in named}
-    ).to_dict()
-    changed = [f", {name} {value}" for name, value in settings.to_dict().items() if value != plain[name]]
-    k = f", K {settings.clusters}" if method.labels == "clusters" and method.clustering == "kmeans" else ""
-    return f"{method.title}, {_where(settings)}{k}" + "".join(changed if profile in PROFILES else ())
+    k = f"K {settings.clusters}" if has_clusters(settings.method) else ""
+    changed = profile_variant(profile, settings) if profile in PROFILES else ""
+    return ", ".join(filter(None, (METHODS[settings.method].title, _where(settings), k, changed)))

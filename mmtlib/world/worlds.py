@@ -17,7 +17,7 @@ from mmtlib.world.knobs import DOMAINS, Census, Knobs, domain_knobs, domain_scal
 from mmtlib.world.photography import Camera, cameras, take
 from mmtlib.world.population import OCCLUDERS, VIEWS, Person, Shot, generator, person, shot, visits
 
-VERSION = "2"  # of the drawing: raised whenever the pixels of a finished world would change
+VERSION = "3"  # of the drawing: raised whenever the pixels of a finished world would change
 _JUNK = 9  # kind of random stream of the badly cropped images
 
 
