@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtlib import InputError, __version__, bench
+from mmtlib import InputError, __version__
 from mmtlib.config import METHODS, PROFILES, make_settings, parse_override
 from mmtlib.course import starter
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_batch(commands)
 
     starter.add_command(commands)
-    bench.add_command(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -149,6 +149,19 @@ def _add_batch(commands: Any) -> None:
     place.add_argument("--status", type=Path, metavar="DIR", help="how far the batch in a folder is")
     place.add_argument("--job", type=int, metavar="N", help="run one job of the batch planned in --out")
     batch.set_defaults(command=_batch, usage=batch.error)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench", help="each hot path against its plain baseline and the machine's limits; needs a checkout"
+    )
+    bench.add_argument("--size", default="small", help="tiny, small (default), market, msmt17 or 100k")
+    only = "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)"
+    bench.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
+    bench.add_argument("--skip-baselines", action="store_true", help="only our own code")
+    out = "folder of the table, the JSON file and the plot (default: results/ of the checkout)"
+    bench.add_argument("--out", type=Path, metavar="DIR", help=out)
+    bench.set_defaults(command=_bench)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
@@ -284,6 +297,20 @@ def _batch(options: argparse.Namespace) -> int:
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    folder = Path(__file__).resolve().parents[1] / "benchmarks"
+    if not (folder / "bench").is_dir():
+        raise InputError(
+            "the benchmarks are no part of the package, and it was not installed from a checkout: call `mmt bench` in "
+            "a checkout whose mmtlib is installed by `make install` (or pip install -e .)"
+        )
+    sys.path.insert(0, str(folder))
+    from bench.suite import run
+
+    print(run(options.size, options.only, options.out, baselines=not options.skip_baselines, say=_say))
+    return 0
 
 
 def _say(line: str) -> None:
