@@ -11,7 +11,7 @@ from typing import Any
 
 from mmtlib import InputError, __version__
 from mmtlib.config import METHODS, PROFILES, make_settings, parse_override
-from mmtlib.course import starter
+from mmtlib.course.starter import make_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_noise(commands)
     _add_batch(commands)
 
-    starter.add_command(commands)
+    init = commands.add_parser("init", help="a folder with the notebooks, to work in without a checkout")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or an empty one")
+    init.set_defaults(command=_init)
     _add_bench(commands)
     return parser
 
@@ -297,6 +299,14 @@ def _batch(options: argparse.Namespace) -> int:
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    print(
+        f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
+    )
+    print("everything works, and `jupyter lab notebooks` opens the notebooks.")
+    return 0
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from mmtlib import InputError
 from mmtlib.config import Settings, make_settings
-from mmtlib.course.starter import starter_files
+from mmtlib.course.starter import STARTER_FILES
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.matrix import workers
 from mmtlib.matrix.file import read_matrix
@@ -127,7 +127,7 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
 def cell_notebook(data_home: Path) -> Path:
     """The notebook of every cell: that in the home of the data, which may have been changed, else our own."""
     name = Path("notebooks") / "cell.ipynb"
-    return next(path for path in (data_home / name, starter_files() / name) if path.is_file())
+    return next(path for path in (data_home / name, STARTER_FILES / name) if path.is_file())
 
 
 def run_job(out: Path, number: int) -> None:
