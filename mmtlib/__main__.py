@@ -145,6 +145,12 @@ def _add_batch(commands: Any) -> None:
     batch.add_argument(
         "--slots", type=int, metavar="N", help="processes at a time (default: one per GPU or core)"
     )
+    batch.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="also keep all its results in one file: results/<matrix>.json",
+    )
     place = batch.add_mutually_exclusive_group()
     place.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
     place.add_argument("--sbatch", type=Path, metavar="FILE", help="only write a script for Slurm")
@@ -199,10 +205,7 @@ def _run(options: argparse.Namespace) -> int:
 def _adapt(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
     settings = make_settings(options.profile, **given | _overrides(options.set))
-    from mmtlib.runs import preflight
     from mmtlib.runs.run import run
-
-    _say(f"needs {preflight.estimate(settings)}")
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")
@@ -295,7 +298,8 @@ def _batch(options: argparse.Namespace) -> int:
     if options.sbatch is not None:
         print(runner.write_slurm(options.matrix, out, options.sbatch))
         return 0
-    failed = runner.run_batch(options.matrix, out, _say, slots=options.slots, scheduler=options.scheduler)
+    place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
+    failed = runner.run_batch(options.matrix, out, _say, **place)
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
     return 1 if failed else 0

@@ -295,6 +295,39 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(text).hexdigest()[:12]
 
 
+def has_clusters(method: str) -> bool:
+    """Whether a method has K, the number of clusters."""
+    return METHODS[method].labels == "clusters" and METHODS[method].clustering == "kmeans"
+
+
+def seen_settings(method: str) -> set[str]:
+    """The settings that change what a run of a method contains."""
+    if METHODS[method].labels == "none":
+        return {"method", "seed", *SOURCE_SETTINGS}
+    unseen = set() if has_clusters(method) else {"clusters"}
+    if METHODS[method].labels == "identities":
+        unseen |= {"cluster_features", "noise_rate", "noise_kind", "min_samples", "k1", "k2", "rho"}
+    return Settings().to_dict().keys() - unseen
+
+
+def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable[str] | None = None) -> str:
+    """What differs from `base` in a run and matters to its method, as "lr 0.001, epochs 9".
+
+    Left out: task, method, seed and K, which stand beside it. `names`: only these settings count; None: all.
+    """
+    counted = seen_settings(config["method"]) - {"source", "target", "method", "seed", "clusters"}
+    if not config.get("noise_rate"):
+        counted.discard("noise_kind")
+    counted &= set(base if names is None else names)
+    changed = [k for k in base if k in config and k in counted and config[k] != base[k]]
+    return ", ".join(f"{name} {config[name]}" for name in changed)
+
+
+def profile_variant(profile: str, settings: Settings) -> str:
+    """What differs from a profile, as by `variant`."""
+    return variant(settings.to_dict(), make_settings(profile, method=settings.method).to_dict())
+
+
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """`value` as the setting's type, or a refusal; an int may stand for a float, a list for a tuple."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

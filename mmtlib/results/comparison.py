@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmtlib.config import METHODS, Settings, make_settings
+from mmtlib.config import METHODS, Settings, has_clusters, make_settings
 from mmtlib.results.runs import read_published
 from mmtlib.results.tables import frame, task_name
 from mmtlib.runs.cells import Cell
@@ -90,7 +90,7 @@ def against_cells(
     rows: dict[tuple, dict[str, Any]] = {}
     for cell in cells:
         s = cell.settings
-        k = s.clusters if cell.has_clusters else None
+        k = s.clusters if has_clusters(s.method) else None
         key = (s.source, s.target, s.method, k, _variant(cell))
         row = rows.setdefault(key, {"cells": [], "task": task_name(s.to_dict())})
         row["cells"].append(_identity(s.to_dict()))
