@@ -258,8 +258,9 @@ def test_too_little_memory_is_refused_with_the_setting_to_change(monkeypatch, tm
     said = str(error.value)
     assert "num_ids=8" in said and "activations" in said and "Nothing was started" in said
     assert not list(tmp_path.rglob("history.jsonl"))
+    monkeypatch.setattr(preflight, "step_memory", lambda settings: 10**9)
     with pytest.raises(InputError, match="num_ids=6 with bn_group=24"):
-        preflight.try_step(settings.replace(num_ids=12))
+        preflight.try_step(settings.replace(num_ids=12, height=256, width=128))
 
 
 def test_too_many_images_are_refused_with_smaller_ones(monkeypatch):
