@@ -407,8 +407,10 @@ def results(out: Path) -> dict[str, float]:
 def test_a_batch_keeps_what_is_done_and_runs_the_rest(tmp_path, mmt):
     """A cell that fails on purpose stops no other; the next call runs alone what was added."""
     out = tmp_path / "batch ü {profile}"
-    done = mmt("batch", matrix(tmp_path, SMOKE, FAILING), "--out", out, "--slots", 2)
+    kept = tmp_path / "kept" / "matrix.json"
+    done = mmt("batch", matrix(tmp_path, SMOKE, FAILING), "--out", out, "--slots", 2, "--results", kept)
     assert done.status == 1, done.err
+    assert f"1 of 2 runs: {kept}" in done.err and str(tmp_path) not in kept.read_text()
     assert "2 cells, 2 to run, after 1 pre-trainings" in done.err
     failures = [line for line in done.err.splitlines() if line.startswith("mmt: failed: ")]
     assert len(failures) == 1 and "hard labels, one network, plaza→station, seed 1, K 20," in failures[0]
