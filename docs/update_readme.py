@@ -4,7 +4,7 @@
 
 `results/<profile>.json` is the list of all results of `mmt run --profile <profile>` (its results.json),
 `results/suite_<profile>.json` what `benchmarks/measure_suite.py` measured of it, `results/<matrix>.json` what
-`benchmarks/measure_matrix.py` trained.
+`mmt batch` kept of a matrix by `--results`.
 """
 
 from __future__ import annotations

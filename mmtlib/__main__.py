@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtlib import InputError, __version__, bench
+from mmtlib import InputError, __version__
 from mmtlib.config import METHODS, PROFILES, Settings, make_settings, parse_override
-from mmtlib.course import starter
+from mmtlib.course.starter import make_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,8 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_noise(commands)
     _add_batch(commands)
 
-    starter.add_command(commands)
-    bench.add_command(commands)
+    init = commands.add_parser("init", help="a folder with the notebooks, to work in without a checkout")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or an empty one")
+    init.set_defaults(command=_init)
+    _add_bench(commands)
     return parser
 
 
@@ -167,12 +169,31 @@ def _add_batch(commands: Any) -> None:
     batch.add_argument(
         "--slots", type=int, metavar="N", help="processes at a time (default: one per GPU or core)"
     )
+    batch.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="also keep all its results in one file: results/<matrix>.json",
+    )
     place = batch.add_mutually_exclusive_group()
     place.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
     place.add_argument("--sbatch", type=Path, metavar="FILE", help="only write a script for Slurm")
     place.add_argument("--status", type=Path, metavar="DIR", help="how far the batch in a folder is")
     place.add_argument("--job", type=int, metavar="N", help="run one job of the batch planned in --out")
     batch.set_defaults(command=_batch, usage=batch.error)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench", help="each hot path against its plain baseline and the machine's limits; needs a checkout"
+    )
+    bench.add_argument("--size", default="small", help="tiny, small (default), market, msmt17 or 100k")
+    only = "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)"
+    bench.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
+    bench.add_argument("--skip-baselines", action="store_true", help="only our own code")
+    out = "folder of the table, the JSON file and the plot (default: results/ of the checkout)"
+    bench.add_argument("--out", type=Path, metavar="DIR", help=out)
+    bench.set_defaults(command=_bench)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
@@ -238,10 +259,7 @@ def _adapt(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
     given |= {"same_domain": options.same_domain} | _overrides(options.set)
     settings = make_settings(options.profile, **given)
-    from mmtlib.runs import preflight
     from mmtlib.runs.run import run
-
-    _say(f"needs {preflight.estimate(settings)}")
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")
@@ -333,10 +351,33 @@ def _batch(options: argparse.Namespace) -> int:
     if options.sbatch is not None:
         print(runner.write_slurm(options.matrix, out, options.sbatch))
         return 0
-    failed = runner.run_batch(options.matrix, out, _say, slots=options.slots, scheduler=options.scheduler)
+    place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
+    failed = runner.run_batch(options.matrix, out, _say, **place)
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    print(
+        f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
+    )
+    print("everything works, and `jupyter lab notebooks` opens the notebooks.")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    folder = Path(__file__).resolve().parents[1] / "benchmarks"
+    if not (folder / "bench").is_dir():
+        raise InputError(
+            "the benchmarks are no part of the package, and it was not installed from a checkout: call `mmt bench` in "
+            "a checkout whose mmtlib is installed by `make install` (or pip install -e .)"
+        )
+    sys.path.insert(0, str(folder))
+    from bench.suite import run
+
+    print(run(options.size, options.only, options.out, baselines=not options.skip_baselines, say=_say))
+    return 0
 
 
 def _say(line: str) -> None:

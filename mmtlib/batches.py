@@ -61,7 +61,7 @@ def identity_batches(
     if min(iterations + 1, num_ids, num_instances) < 1:
         raise InputError(f"{iterations} batches, {num_ids} x {num_instances} images: all must be at least 1.")
     order = np.lexsort((camids, pids))  # by identity, then by camera
-    order = order[pids[order] >= 0]
+    order = order[pids[order] >= 0] if len(pids) else order  # an empty array may be of any type
     if len(order) == 0:
         raise InputError(f"None of {len(pids)} images has a label (pid 0 or above): nothing to draw.")
     _, first, count = np.unique(pids[order], return_index=True, return_counts=True)

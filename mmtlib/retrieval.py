@@ -100,8 +100,9 @@ def evaluate_distances(
         distances = distances.detach().cpu()
         distances = distances.float() if distances.dtype == torch.bfloat16 else distances  # NumPy has none
     array = np.asarray(distances)
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"distances: found shape {array.shape}, expected (Q, G) with at least one of each")
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
+        found = f"shape {array.shape} of {array.dtype}"
+        raise InputError(f"distances: found {found}, expected numbers (Q, G) with at least one of each")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     ids = _Identities(*array.shape, query_pids, gallery_pids, query_camids, gallery_camids)
@@ -130,7 +131,12 @@ class _Identities:
 
 
 def _as_ids(values, name: str, size: int) -> np.ndarray:
-    values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (
+            values.float() if values.dtype == torch.bfloat16 else values
+        ).numpy()  # NumPy has no bfloat16
+    values = np.asarray(values)
     if values.shape != (size,):
         raise InputError(
             f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features"

@@ -87,11 +87,11 @@ def wait_for(condition, seconds: float = SECONDS) -> None:
 
 
 def job(
-    folder: Path, name: str, cost: float = 1.0, needs: tuple[str, ...] = (), index: int | None = None
+    folder: Path, name: str, iterations: int = 1, needs: tuple[str, ...] = (), index: int | None = None
 ) -> Job:
     goals = tuple(folder / need / "result.json" for need in needs)
-    path = folder / name
-    return Job(name, "smoke", make_settings("smoke"), index, path, path / "result.json", 2, cost, goals)
+    cell = Cell("smoke", make_settings("smoke", iterations=iterations, epochs=2))
+    return Job(cell, index, folder / name, folder / name / "result.json", goals)
 
 
 def test_no_job_takes_a_slot_while_it_waits_for_another(tmp_path):
@@ -102,7 +102,7 @@ def test_no_job_takes_a_slot_while_it_waits_for_another(tmp_path):
     turns = []
 
     def submit(each: Job) -> Future:
-        return handed_out.setdefault(each.title, Future())
+        return handed_out.setdefault(each.folder.name, Future())
 
     def update() -> None:
         turns.append(sorted(handed_out))
@@ -122,13 +122,18 @@ def test_a_failure_stops_no_other_job_and_is_reported(tmp_path):
     tried = []
 
     def submit(each: Job) -> Future:
-        tried.append(each.title)
+        tried.append(each.folder.name)
         future: Future = Future()
-        future.set_exception(RuntimeError(each.title)) if each.title != "other" else future.set_result(None)
+        future.set_exception(
+            RuntimeError(each.folder.name)
+        ) if each.folder.name != "other" else future.set_result(None)
         return future
 
     failed = work_off(jobs, submit, lambda: None)
-    assert {each.title: str(error) for each, error in failed.items()} == {"source": "source", "cell": "cell"}
+    assert {each.folder.name: str(error) for each, error in failed.items()} == {
+        "source": "source",
+        "cell": "cell",
+    }
     assert tried == ["source", "other", "cell"], (
         "a cell is tried, so that its notebook says why it cannot be had"
     )
@@ -138,9 +143,9 @@ def test_only_what_is_left_is_run_and_the_longest_first(tmp_path):
     jobs = [job(tmp_path, "s1", index=0), job(tmp_path, "s2", index=0), job(tmp_path, "short", 1, ("s1",)),
             job(tmp_path, "long", 3, ("s1",)), job(tmp_path, "done", 5, ("s2",))]  # fmt: skip
     write_json(jobs[-1].goal, {})
-    assert [each.title for each in missing(jobs)] == ["s1", "long", "short"]
+    assert [each.folder.name for each in missing(jobs)] == ["s1", "long", "short"]
     write_json(tmp_path / "s1" / "result.json", {})
-    assert [each.title for each in missing(jobs)] == ["long", "short"]
+    assert [each.folder.name for each in missing(jobs)] == ["long", "short"]
 
 
 def test_epochs_are_counted_from_the_history(tmp_path):
@@ -167,7 +172,7 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
 def test_names_from_a_matrix_never_leave_the_folder(tmp_path):
     settings = make_settings("smoke", source="/a/../..", target="/b/x y\n$(id) ../" + "ü" * 300)
     path = tmp_path / "cache" / "mmt-0123456789ab"
-    name = runner._cell_name(Job("", "smoke", settings, None, path, path / "result.json", 1, 1.0))
+    name = runner._cell_name(Job(Cell("smoke", settings), None, path, path / "result.json"))
     assert "/" not in name and ".." not in name and len(os.fsencode(name)) < 255 and name.isprintable()
     assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name.endswith("-0123456789ab")
 
@@ -407,8 +412,10 @@ def results(out: Path) -> dict[str, float]:
 def test_a_batch_keeps_what_is_done_and_runs_the_rest(tmp_path, mmt):
     """A cell that fails on purpose stops no other; the next call runs alone what was added."""
     out = tmp_path / "batch ü {profile}"
-    done = mmt("batch", matrix(tmp_path, SMOKE, FAILING), "--out", out, "--slots", 2)
+    kept = tmp_path / "kept" / "matrix.json"
+    done = mmt("batch", matrix(tmp_path, SMOKE, FAILING), "--out", out, "--slots", 2, "--results", kept)
     assert done.status == 1, done.err
+    assert f"1 of 2 runs: {kept}" in done.err and str(tmp_path) not in kept.read_text()
     assert "2 cells, 2 to run, after 1 pre-trainings" in done.err
     failures = [line for line in done.err.splitlines() if line.startswith("mmt: failed: ")]
     assert len(failures) == 1 and "hard labels, one network, plaza→station, seed 1, K 20," in failures[0]
@@ -506,7 +513,9 @@ def test_a_dask_cluster_survives_the_loss_of_a_worker(gated, capsys, monkeypatch
     """Two workers, one killed at work, a cell that fails on purpose: the others are done, the failed one is named."""
     distributed = pytest.importorskip("distributed")
     path, out = gated
-    monkeypatch.setattr(runner, "_write_report", lambda *arguments: None)  # these results hold too little
+    monkeypatch.setattr(
+        "mmtlib.pages.report.write_report", lambda *_, **__: ""
+    )  # these results hold too little
     ended: list[int] = []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         arguments = ["batch", str(path), "--out", str(out), "--scheduler", cluster.scheduler_address]

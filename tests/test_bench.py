@@ -5,26 +5,29 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bench import harness
+from bench.dense import dense_dbscan, sorted_scores
+from bench.harness import Benchmark, machine_rates, people
+from bench.plain_loop import mean_networks, plain_adam, plain_step
+from bench.suite import run
 
 from mmtlib import InputError
-from mmtlib.bench import harness
-from mmtlib.bench.dense import dense_dbscan, sorted_scores
-from mmtlib.bench.harness import Benchmark, machine_rates, people
-from mmtlib.bench.plain_loop import mean_networks, plain_adam, plain_step
-from mmtlib.bench.suite import run
 from mmtlib.clustering import dbscan_eps, dbscan_labels
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.retrieval import evaluate_retrieval
 from mmtlib.training import adam, mmt_step
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 # What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
 NOT_NEEDED = """faiss umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
 jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid pytorch_metric_learning""".split()
@@ -65,11 +68,13 @@ def test_search_baselines_compute_what_ours_do() -> None:
 
 def test_memory_and_time_of_a_call_are_measured() -> None:
     code = (  # in a process of its own, as benchmarks run: one that has freed much can take memory from what it holds
-        "import numpy as np; from mmtlib.bench.harness import measure\n"
+        "import numpy as np; from bench.harness import measure\n"
         "m = measure(lambda: np.ones(40_000_000 // 8).sum())\n"
         "assert m.value == 5_000_000 and 30 < m.peak_mb < 80 and m.seconds > 0, m"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "benchmarks")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -78,8 +83,24 @@ def test_floor_is_the_slower_of_arithmetic_and_copying() -> None:
     assert Benchmark("a", {}, flops=1e11, bytes=1e9).floor(machine) == pytest.approx(1.0)
     assert Benchmark("a", {}, flops=1e11, bytes=1e9, matrix="bfloat16").floor(machine) == pytest.approx(0.5)
     assert Benchmark("a", {}, flops=1e9, bytes=2e10).floor(machine) == pytest.approx(2.0)
-    rates = machine_rates(64)
-    assert rates["float32_gflop_per_s"] >= rates["float32_gflop_per_s_torch"] > 0 < rates["copy_gb_per_s"]
+
+
+def test_the_machine_s_rates_are_those_of_a_product_timed_by_hand() -> None:
+    """Within a factor that excludes a wrong unit and spares a busy machine."""
+    side = 512
+    a = torch.rand(side, side, device=harness.DEVICE)
+    (a @ a).sum().item()
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])
+        seconds.append(time.perf_counter() - start)
+    rates = machine_rates(side)
+    by_hand = 2 * side**3 / 1e9 / min(seconds)
+    assert by_hand / 20 < rates["float32_gflop_per_s_torch"] < by_hand * 20
+    each = [rate for name, rate in rates.items() if name.startswith("float32_gflop_per_s_")]
+    assert rates["float32_gflop_per_s"] == max(each)
+    assert 0.05 < rates["copy_gb_per_s"] < 1e5 and rates["threads"] == torch.get_num_threads()
 
 
 def test_what_does_not_fit_or_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +111,19 @@ def test_what_does_not_fit_or_is_not_installed_is_left_out(monkeypatch: pytest.M
     outcome.add_if_installed("peer", "a-package", lambda: __import__("a_package_that_nobody_has"))
     assert list(outcome.rows) == ["small"]
     assert "1 GB" in outcome.skipped["large"] and "a-package is not installed" in outcome.skipped["peer"]
+
+
+def test_outside_a_checkout_the_command_says_where_it_works(tmp_path: Path) -> None:
+    """A package without benchmarks beside it, as a wheel installs it."""
+    shutil.copytree(
+        REPOSITORY / "mmtlib",
+        tmp_path / "mmtlib",
+        ignore=shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc"),
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "mmtlib", "bench", "--size", "tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and "call `mmt bench` in a checkout" in done.stderr, done.stderr
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
@@ -120,8 +154,7 @@ def find_spec(name, path=None, target=None):
 PathFinder.find_spec = find_spec
 """
     )
-    repository = Path(__file__).resolve().parents[1]
-    paths = os.pathsep.join([str(tmp_path), str(repository)])
+    paths = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     options = {
         "env": os.environ | {"PYTHONPATH": paths, "MMTLIB_HOME": str(suite_home)},
         "cwd": tmp_path,

@@ -357,24 +357,38 @@ def test_git_ignores_data_and_what_make_builds(tmp_path):
     assert done.stdout.split() == ignored
 
 
-def test_ci_runs_the_same_targets_everywhere():
-    script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    assert subprocess.run(["bash", "-n", script]).returncode == 0
-    lines = script.read_text().splitlines()
-    assert "set -euo pipefail" in lines
-    commands = [line for line in lines if re.match(r"(part|make) ", line)]
-    assert commands == [
-        'part "set-up" make install WITH="hover cluster"',
-        'part "style" make lint',
-        'part "notebooks" make run PROFILE=smoke',
-        "make test",
-    ]
-    assert lines[-1] == "make test"  # so that pytest's summary closes the log
+def run_ci(folder: Path, failing: str = "no target") -> tuple[int, list[str]]:
+    """Run .ci/run from another folder with a stand-in for make; its exit status, and what make was asked for."""
+    shutil.copytree(ROOT / ".ci", folder / "checkout" / ".ci")
+    script = f'#!/bin/bash\necho "$PWD: $*" >> "{folder}/made"\n[[ " $* " != *" {failing} "* ]]\n'
+    (folder / "bin").mkdir()
+    write_script(folder / "bin" / "make", script)
+    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [folder / "checkout" / ".ci" / "run"], cwd=folder, env=environment, capture_output=True
+    )
+    return done.returncode, (folder / "made").read_text().replace(f"{folder}/checkout: ", "").splitlines()
 
+
+def test_ci_sets_up_then_checks_style_then_runs_the_notebooks_then_tests(tmp_path):
+    assert run_ci(tmp_path) == (
+        0,
+        [
+            "install WITH=hover cluster",
+            "lint",
+            "run PROFILE=smoke",
+            "test",
+        ],  # pytest's summary closes the log
+    )
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     assert tuple(job["strategy"]["matrix"]["python"]) == PYTHONS
     assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+
+
+@pytest.mark.parametrize(("failing", "begun"), [("install", 1), ("lint", 2), ("run", 3), ("test", 4)])
+def test_ci_fails_at_the_first_part_that_fails(failing, begun, tmp_path):
+    status, made = run_ci(tmp_path, failing)
+    assert status != 0 and len(made) == begun and made[-1].startswith(failing)
 
 
 def test_citation_names_the_paper_and_its_authors():

@@ -6,13 +6,15 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from mmtlib.config import make_settings
+from mmtlib.runs.cells import Cell
 from mmtlib.runs.jobs import Job, work_off
 
 
 def job(folder: Path, name: str, needs: tuple[str, ...] = ()) -> Job:
     goals = tuple(folder / need / "result.json" for need in needs)
-    path = folder / name
-    return Job(name, "smoke", make_settings("smoke"), None, path, path / "result.json", 2, 1.0, goals)
+    return Job(
+        Cell("smoke", make_settings("smoke")), None, folder / name, folder / name / "result.json", goals
+    )
 
 
 def test_with_slots_a_short_job_does_not_begin_before_a_longer_one_that_was_not_ready_yet(tmp_path):
@@ -26,8 +28,8 @@ def test_with_slots_a_short_job_does_not_begin_before_a_longer_one_that_was_not_
     running: dict[str, Future] = {}
 
     def submit(each: Job) -> Future:
-        begun.append(each.title)
-        return running.setdefault(each.title, Future())
+        begun.append(each.folder.name)
+        return running.setdefault(each.folder.name, Future())
 
     def update() -> None:
         assert len(running) <= 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from mmtlib.files import read_json, write_json
 from mmtlib.matrix.file import read_matrix
 from mmtlib.results import matrix_results
 from mmtlib.results.tables import QUALITY, SCORES
+from mmtlib.runs.parallel import run_all
 from mmtlib.runs.run import run_folder
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # As small as a run gets: what is tested is what files keep of it.
 MATRIX = """
 profile: smoke
@@ -26,22 +25,14 @@ set: {source_epochs: 1, source_iterations: 3, iterations: 3, epochs: EPOCHS}
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("measure", REPOSITORY / "benchmarks" / "measure_matrix.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, benchmark) -> Path:
+def folder(tmp_path_factory) -> Path:
     """Two matrices, of one-epoch and of two-epoch runs, with their result files beside them."""
     folder = tmp_path_factory.mktemp("matrices")
     for name, epochs in (("short", "1"), ("long", "2")):
         (folder / f"{name}.yaml").write_text(MATRIX.replace("EPOCHS", epochs))
-        benchmark.main(
-            [str(folder / f"{name}.yaml"), "--out", str(folder / "runs"), "--results", str(folder)]
-        )
+        cells = read_matrix(folder / f"{name}.yaml")
+        runs = run_all([cell.settings for cell in cells], folder / "runs", profile="smoke")
+        matrix_results.write_results(runs, name, len(cells), folder / f"{name}.json")
     return folder
 
 
@@ -49,7 +40,7 @@ def test_a_file_holds_the_results_and_curves_of_its_runs(folder):
     content = read_json(folder / "long.json")
     cells = read_matrix(folder / "long.yaml")
     assert content["cells"] == len(content["results"]) == len(cells) == 2
-    assert content["command"] == "python benchmarks/measure_matrix.py matrices/long.yaml"
+    assert content["command"] == "mmt batch matrices/long.yaml --out DIR --results results/long.json"
     assert {"hardware", "versions", "finished"} <= set(content)
     for cell, item in zip(cells, content["results"]):
         run = run_folder(cell.settings, folder / "runs")
@@ -75,7 +66,7 @@ def test_reading_gives_runs_with_their_histories(folder):
         assert record["mAP"] == pytest.approx(whole["mAP"], abs=1e-3)
         assert record["label_quality"] == pytest.approx(whole["label_quality"], abs=1e-4)
     assert mmt.history[-1]["memorisation"] == original[-1]["memorisation"]
-    assert "2 of 2 runs" in found.note and "measure_matrix.py matrices/long.yaml" in found.note
+    assert "2 of 2 runs" in found.note and "mmt batch matrices/long.yaml" in found.note
     assert "seeds 1;" in found.note and "finished 2" in found.note
 
 
@@ -99,21 +90,10 @@ def test_runs_of_another_version_are_left_out(folder, tmp_path):
     content["results"] = content["results"][1:]
     write_json(tmp_path / "long.json", content)
     found = matrix_results.read("long", tmp_path)
-    assert found.runs == [] and "To run it again: python benchmarks/measure_matrix.py" in found.note
+    assert found.runs == [] and "To run it again: mmt batch matrices/long.yaml" in found.note
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
     found = matrix_results.read("ablations", tmp_path)
     assert found.runs == [] == found.results
-    assert "not run yet" in found.note and "measure_matrix.py matrices/ablations.yaml" in found.note
-
-
-def test_what_is_finished_can_be_kept_without_training(folder, tmp_path, benchmark, monkeypatch):
-    def refuse(*arguments, **options):
-        raise AssertionError("nothing should be trained")
-
-    monkeypatch.setattr(benchmark, "run_all", refuse)
-    (tmp_path / "part.yaml").write_text(MATRIX.replace("EPOCHS", "2").replace("[1]", "[1, 2]"))
-    options = ["--out", str(folder / "runs"), "--results", str(tmp_path), "--finished"]
-    benchmark.main([str(tmp_path / "part.yaml"), *options])
-    assert "2 of 4 runs" in matrix_results.read("part", tmp_path).note
+    assert "not run yet" in found.note and "mmt batch matrices/ablations.yaml" in found.note

@@ -285,9 +285,8 @@ def test_no_function_is_defined_twice():
                 n.name for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))
             )
     for path in Path(mmtlib.__file__).parent.rglob("*.py"):
-        names = {
-            n.name for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef)
-        }
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = {n.name for n in tree if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
         where.update(names & set(where))
     assert [name for name, count in where.items() if count > 1] == []
 

@@ -1,10 +1,14 @@
-"""Every notebook runs in the smoke profile, as `mmt run` does it; wrong parameters and false claims fail."""
+"""Every notebook runs in the smoke profile, as `mmt run` does it; wrong parameters and false claims fail.
+
+Lessons that `make run PROFILE=smoke` executed are not executed again, where nothing that they depend on is newer.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 FIRST = LESSONS[0]
+SMOKE = ROOT / "runs" / "smoke"
 SECONDS = 60.0  # a smoke notebook takes less than 20 s on an idle machine; a busy one tells nothing
 
 pytestmark = pytest.mark.slow
@@ -32,8 +37,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """The folder of the runs in a home of its own, so that the checkout stays as it is."""
+    """The folder of the runs, with what a smoke run left, in a home of its own: the checkout stays as it is."""
     home = tmp_path_factory.mktemp("home")
+    if SMOKE.is_dir():
+        shutil.copytree(SMOKE, home / "runs" / "smoke")
     (home / "data").mkdir()
     (home / "notebooks").mkdir()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
@@ -52,8 +59,21 @@ def runs(out):
 
 @pytest.fixture(scope="module")
 def executed(runs) -> Callable[[Path], Path]:
-    """Executes a lesson for whoever asks first; the others get the same copy."""
-    return functools.cache(lambda path: lessons.execute(path, runs, {"profile": "smoke", "out": str(runs)}))
+    """The executed copy of a lesson: that of the smoke run where it is fresh, else made for whoever asks first."""
+
+    def execute(path: Path) -> Path:
+        copy = runs / "notebooks" / path.name
+        if is_fresh(copy, path):
+            return copy
+        return lessons.execute(path, runs, {"profile": "smoke", "out": str(runs)})
+
+    return functools.cache(execute)
+
+
+def is_fresh(copy: Path, path: Path) -> bool:
+    """Whether an executed copy is newer than its notebook and all of the library."""
+    parts = [path, *(ROOT / "mmtlib").rglob("*.py")]
+    return copy.exists() and copy.stat().st_mtime > max(part.stat().st_mtime for part in parts)
 
 
 def outputs(copy: Path) -> list:
@@ -73,9 +93,9 @@ def damaged(source: Path, folder: Path, old: str, new: str) -> Path:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
-def test_lesson_runs(path, runs, executed):
+def test_lesson_runs(path, executed):
     copy = executed(path)
-    assert read_json(runs / "notebooks" / f"{path.stem}.json"), "the notebook recorded nothing"
+    assert read_json(copy.with_suffix(".json")), "the notebook recorded nothing"
     errors = [output for output in outputs(copy) if output.output_type == "error"]
     warnings = [o.text for o in outputs(copy) if o.output_type == "stream" and o.name == "stderr"]
     assert errors == [] and not any("Warning" in text for text in warnings), warnings
@@ -118,13 +138,27 @@ def test_unknown_parameter_is_refused_before_anything_runs(out):
     assert not (out / "unknown" / "notebooks" / FIRST.name).exists()
 
 
-def test_unknown_injected_parameter_is_refused_in_the_notebook(out, tmp_path, monkeypatch):
+def test_unknown_injected_parameter_is_refused_in_the_notebook(out, tmp_path):
     """Whoever calls papermill directly gets a warning from it, and an error from the notebook."""
     import papermill
 
-    monkeypatch.setattr(papermill, "inspect_notebook", lambda path: {"profile": 1, "out": 1, "profil": 1})
+    given = {"profil": "smoke", "out": str(out)}
     with pytest.raises(PapermillExecutionError, match="unknown notebook parameter.*profil"):
-        lessons.execute(FIRST, tmp_path, {"profil": "smoke", "out": str(out)})
+        papermill.execute_notebook(
+            FIRST, tmp_path / FIRST.name, given, kernel_name="python3", progress_bar=False
+        )
+
+
+def test_a_copy_is_fresh_until_its_notebook_or_the_library_changes(tmp_path):
+    copy, notebook = tmp_path / "copy.ipynb", tmp_path / "notebook.ipynb"
+    notebook.touch()
+    assert not is_fresh(copy, notebook), "there is none"
+    copy.touch()
+    library = max(part.stat().st_mtime for part in (ROOT / "mmtlib").rglob("*.py"))
+    for times, fresh in (((1, 0), True), ((1, 2), False), ((-1, -2), False)):
+        for path, after in zip((copy, notebook), times):
+            os.utime(path, (library + after, library + after))
+        assert is_fresh(copy, notebook) == fresh, times
 
 
 def test_unknown_profile_is_refused(out, tmp_path):

@@ -15,13 +15,13 @@ from PIL import Image
 from mmtlib import InputError
 from mmtlib.__main__ import main
 from mmtlib.config import make_settings
-from mmtlib.data.tasks import census, load_task, open_dataset
+from mmtlib.data.tasks import Census, census, load_task, open_dataset
 from mmtlib.files import read_json
 from mmtlib.networks import build_network
 from mmtlib.results.runs import read_runs
 from mmtlib.runs import preflight
 from mmtlib.runs.parallel import run_all
-from mmtlib.runs.run import run, run_folder
+from mmtlib.runs.run import pretrained, run, run_folder
 from mmtlib.world.sample_folder import draw_sample
 
 SHORT = {
@@ -63,7 +63,7 @@ def test_a_plain_folder_is_adapted_to_and_not_scored(collection, tmp_path, capsy
         arguments += ["--set", f"{name}={value}"]
     assert main(arguments) == 0
     said = capsys.readouterr()
-    assert "not scored" in said.out and "MB of disk" in said.err
+    assert "not scored" in said.out
     folder = run_folder(make_settings("smoke", target=target, **SHORT), out)
     result = read_json(folder.path / "result.json")
     assert [result[name] for name in ("mAP", "top1", "top5", "top10")] == [None] * 4
@@ -166,7 +166,6 @@ def test_everything_found_is_said_at_once(collection, monkeypatch):
 @pytest.mark.parametrize("backbone", ["resnet50", "ibn-resnet50"])
 def test_imagenet_weights_are_there_or_the_way_to_get_them(backbone, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(preflight, "_memory", lambda: ("A large GPU", 10**12))
     settings = make_settings("paper", backbone=backbone, world_scale="tiny", clusters=20)
     assert settings.imagenet == "cache", "the authors' networks start from ImageNet"
     said = refused(settings)
@@ -191,15 +190,25 @@ def test_a_census_counts_what_an_embedded_domain_holds(domain):
 
 def test_disk_is_counted_over_all_runs_and_less_what_is_there(monkeypatch, tmp_path):
     settings = {tmp_path / f"mmt-{seed}": make_settings("smoke", seed=seed) for seed in (1, 2, 3)}
-    one, three = (preflight.check(dict(list(settings.items())[:n])) for n in (1, 3))
-    assert three.disk == 3 * one.disk > 0
+    needed = 3 * preflight.disk(make_settings("smoke"))
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, three.disk - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, needed - 1))
     with pytest.raises(InputError, match="of disk are needed in .* are free: make room"):
         preflight.check(settings)
+    preflight.check(dict(list(settings.items())[:2]))
     (tmp_path / "mmt-1" / "epochs").mkdir(parents=True)
     (tmp_path / "mmt-1" / "epochs" / "001.npz").write_bytes(b"12")
     preflight.check(settings)
+
+
+def test_a_run_takes_the_disk_that_was_counted(out):
+    """Features are compressed, and the last checkpoint goes; both were counted whole."""
+    settings = make_settings("smoke", **SHORT)
+    folders = [run(settings, out).path, *(pretrained(settings, i, out).path for i in (0, 1))]
+    taken = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    assert 0.2 * preflight.disk(settings) < taken < preflight.disk(settings)
+    paper = preflight.disk(make_settings("paper"))
+    assert 3e9 < paper < 2e10, "40 epochs of 2 × 2048 half-precision features of 17,000 images"
 
 
 def test_runs_side_by_side_are_checked_before_the_first_one_starts(out, tmp_path):
@@ -211,43 +220,64 @@ def test_runs_side_by_side_are_checked_before_the_first_one_starts(out, tmp_path
 # Memory
 
 
-def test_the_estimate_counts_what_a_step_keeps():
-    """On the CPU the same forward pass is run for real, and the bytes that it keeps are added up."""
-    weights, features, saved = preflight._network("small", 64, 32)
-    network = build_network("small", 500).train()
-    assert weights == sum(p.numel() for p in network.parameters()) and features == 128
-    kept = {}
+LARGE = {"imagenet": "", "precision": "float32", "height": 64, "width": 32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU counts by itself")
+def test_a_step_s_memory_is_what_the_networks_hold_and_keep_for_a_batch():
+    """Four images go through; by hand, a whole batch goes through one network, and what it keeps is added up."""
+    settings = make_settings("paper", **LARGE, backbone="small", clusters=20)
+    network, kept = build_network("small", 20).train(), {}
 
     def pack(tensor):
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        maps = network.base(torch.zeros(4, 3, 64, 32))
-    assert maps.shape == (4, 128, 8, 4)
-    assert saved == pytest.approx(sum(kept.values()) / 4, rel=0.02)
+        features, logits = network(torch.zeros(64, 3, 64, 32))
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    by_hand = 2 * (5 * weights + sum(kept.values()))
+    assert preflight.step_memory(settings) == pytest.approx(by_hand, rel=0.1)
+    single = preflight.step_memory(settings.replace(method="hard_single"))
+    assert single == pytest.approx(by_hand / 2 - weights, rel=0.1), "one network, and no mean"
+    assert preflight.step_memory(settings.replace(num_ids=32)) > 1.9 * preflight.step_memory(settings) - 2e7
 
 
-def test_the_paper_s_setting_needs_a_gpu_s_memory():
-    paper = preflight.estimate(make_settings("paper", precision="float32"))
-    market, duke = 12_936 + 13_174, 4 * (16_522 + 2_228 + 17_661)  # within a factor of the drawn ones
-    assert market < paper.images / (256 * 128 * 3) < duke
-    assert 5e9 < paper.activations < 12e9, "two ResNet-50 and 64 images of 256 × 128"
-    assert 3e9 < paper.disk < 2e10, "40 epochs of 2 × 2048 half-precision features of 17,000 images"
-    one = preflight.estimate(make_settings("paper", precision="float32", method="hard_single"))
-    assert 2 * one.activations == paper.activations and one.networks < paper.networks / 2
+def test_small_networks_are_not_tried():
+    assert preflight.try_step(make_settings("quick")) == preflight.try_step(make_settings("smoke")) == 0
 
 
 def test_too_little_memory_is_refused_with_the_setting_to_change(monkeypatch, tmp_path):
-    settings = make_settings("paper", imagenet="", world_scale="tiny", clusters=20, precision="float32")
-    monkeypatch.setattr(preflight, "_memory", lambda: ("A Small GPU", 4_000_000_000))
-    said = refused(settings, tmp_path / "mmt-0")
-    assert "A Small GPU has 4.0 GB" in said and "num_ids=8" in said and "activations 8" in said
-    many = preflight.Needs(images=int(9e9), networks=1, activations=1, disk=0)
-    assert "height=128, width=64" in preflight.advice(many, settings)
-    halved = settings.replace(num_ids=12)
-    assert "num_ids=6 with bn_group=24" in preflight.advice(preflight.estimate(halved), halved)
+    table = str(draw_sample(tmp_path / "few", people=2, newcomers=1) / "labels.csv")
+    settings = make_settings(
+        "paper", **LARGE | {"height": 128, "width": 64}, source=table, target=table, clusters=4
+    )
+    monkeypatch.setattr(preflight, "_memory", lambda: ("A Small GPU", 700_000_000))
+    with pytest.raises(InputError, match="A Small GPU has 700 MB") as error:
+        run(settings, tmp_path)
+    said = str(error.value)
+    assert "num_ids=8" in said and "activations" in said and "Nothing was started" in said
+    assert not list(tmp_path.rglob("history.jsonl"))
+    monkeypatch.setattr(preflight, "step_memory", lambda settings: 10**9)
+    with pytest.raises(InputError, match="num_ids=6 with bn_group=24"):
+        preflight.try_step(settings.replace(num_ids=12, height=256, width=128))
+
+
+def test_too_many_images_are_refused_with_smaller_ones(monkeypatch):
+    monkeypatch.setattr(preflight, "_memory", lambda: ("this computer", 10**9))
+    monkeypatch.setattr(preflight, "step_memory", lambda settings: 10**8)
+    monkeypatch.setattr(preflight, "census", lambda name, settings: Census(20_000, 700, 20_000))
+    with pytest.raises(InputError, match="height=128, width=64"):
+        preflight.try_step(make_settings("paper"))
+
+
+def test_a_step_that_does_not_fit_the_gpu_is_refused(monkeypatch):
+    def full(settings):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(preflight, "step_memory", full)
+    with pytest.raises(InputError, match="a training step takes .* or more of memory"):
+        preflight.try_step(make_settings("paper"))
 
 
 @pytest.mark.parametrize(

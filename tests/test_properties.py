@@ -326,11 +326,8 @@ def small(width: int, classes: int, group: int | None) -> torch.nn.Module:
 def test_forward_passes_have_the_promised_shapes(width, classes, height, columns, images, training):
     network = small(width, classes, None).train(training)
     x = torch.randn(images, 3, height, columns, generator=torch.Generator().manual_seed(0))
-    found = refusal(
-        lambda: network(x), ValueError, RuntimeError
-    )  # torch refuses batches without pixels by itself
-    if images > 1 and min(height, columns) >= 16:
-        assert found is not None
+    found = refusal(lambda: network(x))
+    assert (found is None) == (min(height, columns) == 0 or (training and images < 2))
     if found is None or images == 0:
         return
     outputs, shapes = (
@@ -410,10 +407,7 @@ ODD_IDS = st.one_of(odd(), st.integers(0, 5).flatmap(lambda n: identities(n)))
 @given(data=st.data())
 def test_odd_arrays_are_refused_or_served(name, data):
     """Nothing but a refusal or a result: no error of an index, a type or a library below."""
-    refusal(
-        lambda: ODD[name](lambda strategy=None: data.draw(odd() if strategy is None else strategy)),
-        ValueError,
-    )
+    refusal(lambda: ODD[name](lambda strategy=None: data.draw(odd() if strategy is None else strategy)))
 
 
 @pytest.mark.parametrize("name", LOSSES)

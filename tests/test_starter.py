@@ -54,19 +54,17 @@ def test_a_suite_without_notebooks_is_refused_before_it_trains(tmp_path, monkeyp
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The unpacked wheel of a copy of the checkout, in which an older build has left something behind."""
+    """The unpacked wheel of a copy of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     copy, unpacked = folder / "checkout", folder / "unpacked"
     for name in ("mmtlib", "notebooks", "matrices", "results", "data/README.md", "docs/batches.md", "README.md",
-                 "pyproject.toml", "setup.py", "LICENSE", "LICENSE-notebooks"):  # fmt: skip
+                 "pyproject.toml", "LICENSE", "LICENSE-notebooks"):  # fmt: skip
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            ignored = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
         else:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
-    old = copy / "build" / "lib" / "mmtlib" / "starter_files" / "notebooks" / "09_gone.ipynb"
-    old.parent.mkdir(parents=True)
-    old.touch()
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "."]
     done = subprocess.run([*command, "-w", str(folder)], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ import yaml
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, make_settings
-from mmtlib.runs.cells import Cell, essential, impossible
+from mmtlib.runs.cells import Cell
 
 KEYS = ("profile", "tasks", "methods", "seeds", "clusters", "backbones", "set")
 BACKBONES = ("small", "resnet50", "ibn-resnet50")
@@ -91,9 +91,12 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
                 problems.add(f"{cell} stands there twice with the same settings")
             cells[cell] = None
     problems.where = ""
-    chosen = list(dict.fromkeys(map(essential, cells)))
-    for reason in impossible(chosen, scored=True) if check_data else ():
-        problems.add(f"impossible: {reason}")
+    chosen = list(dict.fromkeys(cell.essential() for cell in cells))
+    if check_data:
+        from mmtlib.runs.preflight import impossible  # torch: a matrix can be read without
+
+        for reason in impossible([cell.settings for cell in chosen], scored=True):
+            problems.add(f"impossible: {reason}")
     if problems.lines:
         count = f"{len(problems.lines)} problem{'s' if len(problems.lines) > 1 else ''}"
         raise InputError(

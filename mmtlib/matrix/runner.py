@@ -19,7 +19,7 @@ from filelock import Timeout
 
 from mmtlib import InputError
 from mmtlib.config import Settings, make_settings
-from mmtlib.course.starter import starter_files
+from mmtlib.course.starter import STARTER_FILES
 from mmtlib.files import locked, read_json, write_atomic, write_json
 from mmtlib.matrix import workers
 from mmtlib.matrix.file import read_matrix
@@ -31,7 +31,13 @@ Say = Callable[[str], None]
 
 
 def run_batch(
-    matrix: Path, out: Path, say: Say, *, slots: int | None = None, scheduler: str | None = None
+    matrix: Path,
+    out: Path,
+    say: Say,
+    *,
+    slots: int | None = None,
+    scheduler: str | None = None,
+    results: Path | None = None,
 ) -> dict[Job, BaseException]:
     """Run the cells of a matrix that are missing, failed or changed since, and write the report.
 
@@ -41,6 +47,7 @@ def run_batch(
         say: Called with lines for people.
         slots: Jobs at a time on this machine; None: one per GPU, else one per core.
         scheduler: Address of a Dask scheduler, instead of this machine.
+        results: A file to keep all the matrix's finished runs in, for `results.matrix_results.read`.
 
     Returns:
         The jobs that failed, with their errors.
@@ -48,7 +55,10 @@ def run_batch(
     Raises:
         InputError: The matrix cannot be run, another batch is at work in `out`, or no scheduler answers.
     """
+    from mmtlib.pages.report import write_report
+    from mmtlib.results.matrix_results import write_results
     from mmtlib.runs import preflight  # torch: a job that executes a notebook does without
+    from mmtlib.runs.folder import RunFolder
     from mmtlib.runs.parallel import draw_worlds
 
     cells = read_matrix(matrix)
@@ -61,7 +71,7 @@ def run_batch(
         )
         failed: dict[Job, BaseException] = {}
         if left:
-            runs = {job.folder: job.settings for job in left if job.index is None}
+            runs = {job.folder: job.cell.settings for job in left if job.index is None}
             preflight.check({path: s for path, s in runs.items() if not (path / "result.json").exists()})
             draw_worlds([cell.settings for cell in cells])
             numbers = {job: number for number, job in enumerate(jobs)}
@@ -73,7 +83,11 @@ def run_batch(
                     display.update()
 
                 failed = work_off(left, lambda job: submit(numbers[job]), update)
-        _write_report(matrix, out, jobs, say)
+        runs = [run for job in jobs if job.index is None and (run := RunFolder(job.folder)).result]
+        if runs:
+            say(f"report: {write_report(out, command=f'mmt batch {matrix} --out {out}')}")
+        if results:
+            say(f"{len(runs)} of {wanted} runs: {write_results(runs, matrix.stem, wanted, results)}")
     return failed
 
 
@@ -98,7 +112,7 @@ def write_plan(cells: Sequence[Cell], out: Path) -> list[Job]:
     from mmtlib.runs.parallel import plan
 
     jobs = []
-    for job in plan([(cell.profile, cell.settings) for cell in cells], out):
+    for job in plan(cells, out):
         goal = out / "cells" / _cell_name(job) / "result.json" if job.index is None else job.goal
         jobs.append(replace(job, goal=goal))
     records = [_record(job, out) for job in jobs]
@@ -127,7 +141,7 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
 def cell_notebook(data_home: Path) -> Path:
     """The notebook of every cell: that in the home of the data, which may have been changed, else our own."""
     name = Path("notebooks") / "cell.ipynb"
-    return next(path for path in (data_home / name, starter_files() / name) if path.is_file())
+    return next(path for path in (data_home / name, STARTER_FILES / name) if path.is_file())
 
 
 def run_job(out: Path, number: int) -> None:
@@ -148,7 +162,7 @@ def run_job(out: Path, number: int) -> None:
     else:
         from mmtlib.runs.run import pretrained
 
-        pretrained(job.settings, job.index, out)
+        pretrained(job.cell.settings, job.index, out)
 
 
 def _run_cell(job: Job, out: Path, notebook: Path) -> None:
@@ -178,11 +192,14 @@ def _run_cell(job: Job, out: Path, notebook: Path) -> None:
 
 def _parameters(job: Job, out: Path) -> dict[str, Any]:
     """The parameters of `cell.ipynb` that lead to the job's settings."""
+    settings, profile = job.cell.settings, job.cell.profile
     names = ("source", "target", "method", "seed", "clusters", "backbone")
-    named = {name: getattr(job.settings, name) for name in names}
-    plain = make_settings(job.profile, **named).to_dict()
-    changed = {name: value for name, value in job.settings.to_dict().items() if value != plain[name]}
-    return {"profile": job.profile, "out": str(out), **named, "overrides": json.dumps(changed)}
+    named = {name: getattr(settings, name) for name in names}
+    same = {"same_domain": settings.same_domain}
+    plain = make_settings(profile, **named, **same).to_dict() | {"same_domain": False}
+    # A hash counts what the method does not see, too.
+    changed = {name: value for name, value in settings.to_dict().items() if value != plain[name]}
+    return {"profile": profile, "out": str(out), **named, "overrides": json.dumps(changed)}
 
 
 @contextmanager
@@ -204,29 +221,22 @@ def _claimed(out: Path) -> Iterator[None]:
         raise InputError(f"another `mmt batch` is at work in {out}: see `mmt batch --status {out}`") from None
 
 
-def _write_report(matrix: Path, out: Path, jobs: Sequence[Job], say: Say) -> None:
-    from mmtlib.pages.report import write_report
-
-    if any((job.folder / "result.json").exists() for job in jobs if job.index is None):
-        say(f"report: {write_report(out, command=f'mmt batch {matrix} --out {out}')}")
-
-
 def _cell_name(job: Job) -> str:
     """A folder name that nothing in a matrix file can lead elsewhere: letters and digits, and the run's hash."""
-    s, run_hash = job.settings, job.folder.name.rsplit("-", 1)[1]
+    s, run_hash = job.cell.settings, job.folder.name.rsplit("-", 1)[1]
     ends = [re.sub(r"\W+", "_", Path(end).name)[:24] for end in (s.source, s.target)]
     return "-".join([*ends, s.method, f"k{s.clusters}", f"s{s.seed}", run_hash])
 
 
 def _record(job: Job, out: Path) -> dict[str, Any]:
     """A job as JSON, its paths relative to the batch's folder."""
-    values = {name: getattr(job, name) for name in ("title", "profile", "index", "epochs", "cost")}
     paths = {name: getattr(job, name).relative_to(out).as_posix() for name in ("folder", "goal")}
     needs = [goal.relative_to(out).as_posix() for goal in job.needs]
-    return values | paths | {"needs": needs, "settings": job.settings.to_dict()}
+    asked = {"profile": job.cell.profile, "settings": job.cell.settings.to_dict()}
+    return asked | {"index": job.index, **paths, "needs": needs}
 
 
 def _job(record: dict[str, Any], out: Path) -> Job:
-    paths = {name: out / record[name] for name in ("folder", "goal")}
+    cell = Cell(record["profile"], Settings(**record["settings"]))
     needs = tuple(out / goal for goal in record["needs"])
-    return Job(**record | paths | {"needs": needs, "settings": Settings(**record["settings"])})
+    return Job(cell, record["index"], out / record["folder"], out / record["goal"], needs)

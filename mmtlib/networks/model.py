@@ -58,7 +58,14 @@ class ReIDNetwork(nn.Module):
         Returns:
             In train mode `(features (B, D), logits (B, K))`, the features before the batch norm;
             in eval mode the embedding (B, D) with unit rows.
+
+        Raises:
+            InputError: On another shape, or a batch too small for batch norm.
         """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 1:
+            raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, H, W) with pixels")
+        if self.training and len(images) < 2:
+            raise InputError(f"a batch of {len(images)} image(s): batch norm in training needs at least 2")
         maps = self.base(images)  # (B, D, h, w)
         # From here on in float32 whatever autocast does: half-precision distances lose the triplets.
         with torch.autocast(maps.device.type, enabled=False):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmtlib.config import Settings, config_hash
 from mmtlib.data.tasks import DATA_SETTINGS, data_keys
-from mmtlib.files import home, read_json
+from mmtlib.files import home, read_json, write_json
 from mmtlib.results.runs import FinishedRun
 from mmtlib.results.tables import QUALITY, SCORES, task_name
+from mmtlib.runs.provenance import provenance
 from mmtlib.runs.run import run_config
 
 
@@ -29,7 +30,24 @@ class MatrixResults:
         return [run.result for run in self.runs]
 
 
-def entry(run: FinishedRun) -> dict[str, Any]:
+def _command(name: str) -> str:
+    return f"mmt batch matrices/{name}.yaml --out DIR --results results/{name}.json"
+
+
+def write_results(runs: Sequence[Any], name: str, cells: int, file: Path) -> Path:
+    """Keep the finished runs of a matrix in one file, for `read`.
+
+    Args:
+        runs: `runs.folder.RunFolder` or `FinishedRun`.
+        name: The matrix's name.
+        cells: How many it has.
+        file: The file.
+    """
+    entries = [entry(run) for run in runs]
+    return write_json(file, {"command": _command(name), **provenance(), "cells": cells, "results": entries})
+
+
+def entry(run: Any) -> dict[str, Any]:
     """What a file keeps of a finished run: its result, and of its epochs the scores and the labels' quality.
 
     Args:
@@ -60,9 +78,8 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
         The runs, and in `note` their number, date, hardware and command, or how to make them.
     """
     file = (Path(folder) if folder else home() / "results") / f"{name}.json"
-    command = f"python benchmarks/measure_matrix.py matrices/{name}.yaml"
     if not file.exists():
-        return MatrixResults([], f"{file.name}: not run yet. To run it: {command}")
+        return MatrixResults([], f"{file.name}: not run yet. To run it: {_command(name)}")
     content = read_json(file)
     entries = list(_current(content["results"]))
     dropped = len(content["results"]) - len(entries)
@@ -70,7 +87,7 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
     if dropped:
         note += f"; {dropped} left out, made by another version of the code or on other images"
     if not entries:
-        return MatrixResults([], f"{note}. To run it again: {content['command']}")
+        return MatrixResults([], f"{note}. To run it again: {_command(name)}")
     hardware, seeds = content["hardware"], sorted({e["seed"] for e in entries})
     note += f" of {', '.join(dict.fromkeys(map(task_name, entries)))}, seeds {', '.join(map(str, seeds))};"
     note += f"\n  {content['command']}"

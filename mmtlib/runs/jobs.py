@@ -11,35 +11,51 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmtlib.config import Settings
+from mmtlib.config import METHODS
 from mmtlib.files import read_lines
+from mmtlib.runs.cells import Cell
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one run.
+    """One stage of a cell: a pre-training that it needs, or its run.
 
     Attributes:
-        title: For people.
-        profile: The profile's name, for the result file.
-        settings: Of the run.
-        index: Of a source pre-training (0 or 1); None: the adaptation.
-        folder: The run's folder, where its epochs are counted.
+        cell: What is asked for.
+        index: Of a source pre-training (0 or 1); None: the run itself.
+        folder: The folder of what is trained, where its epochs are counted.
         goal: The file that exists once the job is done.
-        epochs: In all.
-        cost: Of one epoch (network passes, relative).
         needs: Goals of other jobs that have to end first.
     """
 
-    title: str
-    profile: str
-    settings: Settings
+    cell: Cell
     index: int | None
     folder: Path
     goal: Path
-    epochs: int
-    cost: float
     needs: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return str(self.cell) if self.index is None else f"source {self.cell.task}, network {self.index + 1}"
+
+    @property
+    def epochs(self) -> int:
+        """In all."""
+        settings = self.cell.settings
+        if self.index is not None:
+            return settings.source_epochs
+        return settings.epochs if METHODS[settings.method].labels != "none" else 1
+
+    @property
+    def cost(self) -> float:
+        """Of one epoch, in network passes: forward, backward (twice a forward), and that of a mean or the target."""
+        settings, method = self.cell.settings, METHODS[self.cell.settings.method]
+        if self.index is not None:
+            return 4.0 * settings.source_iterations
+        if method.labels == "none":
+            return 1.0
+        return method.networks * (4.0 if method.means else 3.0) * settings.iterations
 
     @property
     def done(self) -> int:

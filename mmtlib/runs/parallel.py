@@ -9,40 +9,35 @@ from pathlib import Path
 import torch
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, has_clusters, profile_variant
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings
 from mmtlib.data.tasks import DATA_SETTINGS, data_keys, generate_world
 from mmtlib.processes import process_pool, usable_cores
 from mmtlib.runs import preflight
+from mmtlib.runs.cells import Cell
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.jobs import Display, Job, missing, work_off
 from mmtlib.runs.run import pretrained, run, run_folder, source_folder
 
 
-def plan(wanted: Sequence[tuple[str, Settings]], out: Path) -> list[Job]:
-    """The jobs that lead to the wanted runs, finished or not: pre-trainings first, each job once.
+def plan(cells: Sequence[Cell], out: Path) -> list[Job]:
+    """The jobs that lead to the cells' runs, finished or not: pre-trainings first, each job once.
 
     Args:
-        wanted: Pairs of a profile's name and settings.
+        cells: What is asked for.
         out: The folder that holds the cache.
     """
     sources: dict[Path, Job] = {}
     runs: dict[Path, Job] = {}
     keys = functools.cache(data_keys)  # of a large folder they take a second
-    for profile, settings in wanted:
+    for cell in cells:
+        settings, needs = cell.settings, []
         data = keys(Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS}))
-        method, needs = METHODS[settings.method], []
-        for index in range(method.networks):
+        for index in range(METHODS[settings.method].networks):
             folder = source_folder(settings, index, out, data).path
             needs.append(folder / "result.json")
-            title = f"source {_where(settings)}, network {index + 1}"
-            cost = 4.0 * settings.source_iterations  # forward, backward (twice a forward), target forward
-            job = Job(title, profile, settings, index, folder, needs[-1], settings.source_epochs, cost)
-            sources.setdefault(folder, job)
-        folder, adapts = run_folder(settings, out, data).path, method.labels != "none"
-        cost = method.networks * (4.0 if method.means else 3.0) * settings.iterations if adapts else 1.0
-        title, epochs = _title(profile, settings), settings.epochs if adapts else 1
-        job = Job(title, profile, settings, None, folder, folder / "result.json", epochs, cost, tuple(needs))
-        runs.setdefault(folder, job)
+            sources.setdefault(folder, Job(cell, index, folder, needs[-1]))
+        folder = run_folder(settings, out, data).path
+        runs.setdefault(folder, Job(cell, None, folder, folder / "result.json", tuple(needs)))
     return [*sources.values(), *runs.values()]
 
 
@@ -67,7 +62,7 @@ def run_all(
     out = Path(out)
     folders = [run_folder(settings, out) for settings in wanted]
     new = {folder.path: settings for folder, settings in zip(folders, wanted) if not folder.result}
-    if jobs := missing(plan([(profile, settings) for settings in new.values()], out)):
+    if jobs := missing(plan([Cell(profile, settings) for settings in new.values()], out)):
         preflight.check(new)
         if workers is None:
             workers = 1 if torch.cuda.is_available() else usable_cores()
@@ -89,9 +84,9 @@ def draw_worlds(wanted: Sequence[Settings]) -> None:
 def _execute(job: Job, out: Path) -> None:
     """One job, in a worker process."""
     if job.index is None:
-        run(job.settings, out, profile=job.profile)
+        run(job.cell.settings, out, profile=job.cell.profile)
     else:
-        pretrained(job.settings, job.index, out)
+        pretrained(job.cell.settings, job.index, out)
 
 
 def _raise(failed: dict[Job, BaseException], count: int) -> None:
@@ -101,15 +96,3 @@ def _raise(failed: dict[Job, BaseException], count: int) -> None:
     if failed:
         reasons = "\n".join(f"  {job.title}: {type(e).__name__}: {e}" for job, e in failed.items())
         raise RuntimeError(f"{len(failed)} of {count} runs failed (the others are kept):\n{reasons}")
-
-
-def _where(settings: Settings) -> str:
-    ends = "→".join(Path(end).name or end for end in (settings.source, settings.target))
-    return f"{ends}, seed {settings.seed}"
-
-
-def _title(profile: str, settings: Settings) -> str:
-    """Method, task, K where the method has one, seed, and what differs from the profile."""
-    k = f"K {settings.clusters}" if has_clusters(settings.method) else ""
-    changed = profile_variant(profile, settings) if profile in PROFILES else ""
-    return ", ".join(filter(None, (METHODS[settings.method].title, _where(settings), k, changed)))

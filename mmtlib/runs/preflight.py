@@ -1,77 +1,44 @@
-"""Checks before a run starts, so that it does not fail after hours: data, weights, libraries, memory, disk.
-
-All figures of memory and disk are estimates from below: what the tensors take that a run must hold.
-"""
+"""Checks before a run starts, so that it does not fail after hours: data, weights, libraries, disk, memory."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings, has_clusters
 from mmtlib.data.checks import unscorable_queries, unscored
-from mmtlib.data.tasks import census, open_dataset
+from mmtlib.data.tasks import Census, census, open_dataset
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
 from mmtlib.networks.weights import imagenet_file
-from mmtlib.runs.cells import Cell, impossible
+from mmtlib.training import adam, mmt_step
 
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
+TINY = 1_000_000  # pixels that the networks see in a step: up to here it takes a few hundred MB
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Bytes that a run takes.
-
-    Attributes:
-        images: All decoded images; on the GPU where there is one.
-        networks: Weights of all networks and mean networks, with gradients and Adam's moments.
-        activations: What one training step keeps for its backward pass.
-        disk: Networks, checkpoints while it runs, and features of every epoch.
-    """
-
-    images: int
-    networks: int
-    activations: int
-    disk: int
-
-    @property
-    def memory(self) -> int:
-        """What has to be there at once: of the GPU where there is one, else of main memory."""
-        return self.images + self.networks + self.activations
-
-    def __str__(self) -> str:
-        parts = ", ".join(
-            f"{name} {_gb(getattr(self, name))}" for name in ("images", "networks", "activations")
-        )
-        return f"at least {_gb(self.memory)} of memory ({parts}) and {_gb(self.disk)} of disk"
-
-
-def check(wanted: Mapping[Path, Settings]) -> Needs:
+def check(wanted: Mapping[Path, Settings]) -> None:
     """Refuse runs that could not end well, before anything is trained.
 
     Args:
         wanted: The folders of the runs that are to be trained or to go on, and their settings.
 
-    Returns:
-        The memory of the hungriest run, the disk of all together.
-
     Raises:
         InputError: Names everything that was found: data that the method cannot use (no labels where it needs some,
             more clusters than images, no query that could be scored), ImageNet weights that are missing, two faiss
-            packages in one environment, too little memory or disk.
+            packages in one environment, too little disk for all of them.
     """
-    found = [*_faiss_clash(), *impossible([Cell("quick", settings) for settings in wanted.values()])]
+    found = [*_faiss_clash(), *impossible(wanted.values())]
     for target, settings in {settings.target: settings for settings in wanted.values()}.items():
         found += _unscorable(target, settings)
     for name, source in sorted({(s.backbone, s.imagenet) for s in wanted.values() if s.imagenet}):
@@ -79,54 +46,154 @@ def check(wanted: Mapping[Path, Settings]) -> Needs:
             imagenet_file(name, source)
         except InputError as error:
             found.append(str(error))
-    if found:  # images that cannot be read cannot be counted
-        raise InputError("; ".join(dict.fromkeys(found)) + ". Nothing was started")
-    alike = functools.cache(estimate)  # runs that differ by their seed alone
-    each = {folder: alike(settings.replace(seed=0)) for folder, settings in wanted.items()}
-    most = max(each, key=lambda folder: each[folder].memory, default=None)
-    if most is None:
-        return Needs(0, 0, 0, 0)
-    disk = sum(max(0, needs.disk - _written(folder)) for folder, needs in each.items())
-    needs = replace(each[most], disk=disk)
-    place = next(folder for folder in (most, *most.parents) if folder.exists())
-    if (free := shutil.disk_usage(place).free) < disk:
-        found.append(
-            f"about {_gb(disk)} of disk are needed in {place} and {_gb(free)} are free: make room, or choose "
-            "another --out"
-        )
-    where, total = _memory()
-    if needs.memory > total:
-        found.append(f"{needs} are needed, {where} has {_gb(total)}: {advice(needs, wanted[most])}")
+    if wanted and not found:  # images that cannot be read cannot be counted
+        alike = functools.cache(disk)  # runs that differ by their seed alone
+        needed = sum(max(0, alike(s.replace(seed=0)) - _written(folder)) for folder, s in wanted.items())
+        first = next(iter(wanted))
+        place = next(folder for folder in (first, *first.parents) if folder.exists())
+        if (free := shutil.disk_usage(place).free) < needed:
+            found.append(
+                f"about {_gb(needed)} of disk are needed in {place} and {_gb(free)} are free: make room, or choose "
+                "another --out"
+            )
     if found:
-        raise InputError("; ".join(found) + ". Nothing was started")
-    return needs
+        raise InputError("; ".join(dict.fromkeys(found)) + ". Nothing was started")
 
 
-def estimate(settings: Settings) -> Needs:
-    """What a run takes, from the size of its data, networks and batches."""
+def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]:
+    """What keeps runs from ever starting, found by opening every data set once.
+
+    Args:
+        wanted: Their settings.
+        scored: Whether each needs a score, and so a target with a test set.
+
+    Returns:
+        A line per reason.
+    """
+    counts: dict[tuple, Census | None] = {}
+    found: dict[str, None] = {}
+    for s in wanted:
+        keys = [(name, s.world_seed, s.world_scale, s.gap) for name in (s.source, s.target)]
+        for key in keys:
+            if key not in counts:
+                try:
+                    counts[key] = census(key[0], s)
+                except (InputError, OSError) as error:
+                    counts[key] = None
+                    found[str(error)] = None
+        source, target = (counts[key] for key in keys)
+        if scored and target is not None and not target.scored:
+            found[
+                f"{s.target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
+                "adapts to such a target"
+            ] = None
+        if source is not None and source.identities < 2:
+            found[f"{s.source} has labels of {source.identities} people: a source needs 2"] = None
+        if target is not None and has_clusters(s.method) and s.clusters > target.images:
+            found[f"K {s.clusters} for the {target.images:,} training images of {s.target}"] = None
+        if target is not None and METHODS[s.method].labels == "identities" and target.identities < 2:
+            found[f"{s.method} needs labels, and {s.target} has none"] = None
+        if s.imagenet and s.backbone == "small":
+            found["there are no ImageNet weights for the backbone small: leave out the setting imagenet"] = (
+                None
+            )
+    return list(found)
+
+
+def disk(settings: Settings) -> int:
+    """Bytes of disk of a run with its pre-training: features and labels of every epoch, networks, checkpoints."""
     method = METHODS[settings.method]
+    network = _build(settings).to("meta")
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    numbers = 2 * method.networks * network.num_features + 8  # an image's, in half precision, and two labels
+    adapts = method.labels != "none"
+    arrays = settings.epochs * census(settings.target, settings).images * numbers if adapts else 0
+    # Of the pre-training with Adam's two moments; the new checkpoint is written before the old one goes.
+    checkpoint = weights * max(3, method.networks * (1 + method.means))
+    return arrays + 2 * weights * method.networks + 2 * checkpoint
+
+
+def try_step(settings: Settings) -> int:
+    """Take one step of the method on random images, and refuse a run for which the memory does not suffice.
+
+    On a GPU it is a whole batch, and the peak is the allocator's. On a CPU, where the system would end the process
+    without an error, it is one of four images, and what it keeps for its backward pass is taken times the batch.
+
+    Returns:
+        Bytes at the peak of a step with the decoded images of the task; 0 where runs are `TINY` and none is taken.
+
+    Raises:
+        InputError: Says what is needed, what is there, and which setting to change.
+    """
+    batch = settings.num_ids * settings.num_instances
+    if batch * settings.height * settings.width * METHODS[settings.method].networks <= TINY:
+        return 0
     target = census(settings.target, settings)
     images = census(settings.source, settings).images + target.images + target.scored
-    pixels, batch = settings.height * settings.width, settings.num_ids * settings.num_instances
-    weights, features, saved = _network(settings.backbone, settings.height, settings.width)
-    means = method.networks if method.means else 0
-    adapts = method.labels != "none"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = isinstance(autocast(settings, device), torch.autocast)
-    arrays = settings.epochs * target.images * (2 * method.networks * features + 8) if adapts else 0
-    checkpoint = 4 * weights * max(3, method.networks + means)  # of the pre-training: with Adam's two moments
-    return Needs(
-        images=images * pixels * 3,
-        networks=4 * weights * (4 * method.networks + means),
-        activations=batch * saved * method.networks // (2 if half else 1),
-        # The new checkpoint is written before the old one goes.
-        disk=arrays + 2 * 4 * weights * method.networks + 2 * checkpoint,
+    held = 3 * images * settings.height * settings.width
+    where, total = _memory()
+    try:
+        step = step_memory(settings.replace(seed=0))
+    except torch.OutOfMemoryError:
+        step = total
+    if held + step < total:
+        return held + step
+    raise InputError(
+        f"a training step takes {_gb(step)}{' or more' if step == total else ''} of memory and the images {_gb(held)}, "
+        f"{where} has {_gb(total)}: {_advice(settings, held > step)}. Nothing was started"
     )
 
 
-def advice(needs: Needs, settings: Settings) -> str:
-    """Which setting to change when memory is short: one that the largest part follows."""
-    if needs.images > max(needs.activations, needs.networks):
+@functools.lru_cache(maxsize=8)
+def step_memory(settings: Settings) -> int:
+    """Bytes that a step of the method holds at its peak, measured as `try_step` says."""
+    method, on_gpu = METHODS[settings.method], torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    whole = settings.num_ids * settings.num_instances
+    size = whole if on_gpu else min(4, whole)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    networks = [_build(settings).to(device).train() for _ in range(method.networks)]
+    means = [copy.deepcopy(network) for network in networks] if method.means else []
+    weights = [settings.soft_ce_weight, settings.soft_triplet_weight] if means else [0.0, 0.0]
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.rand(size, 3, settings.height, settings.width, generator=generator) for _ in networks]
+    kept: dict[int, int] = {}  # address of a storage and its bytes
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        mmt_step(
+            networks,
+            means,
+            adam(networks, settings.lr, settings.weight_decay),
+            [view.to(device).contiguous(memory_format=torch.channels_last) for view in views],
+            torch.arange(size, device=device) % 2,
+            soft_ce_weight=weights[0],
+            soft_tri_weight=weights[1],
+            alpha=settings.alpha,
+            step=0,
+            autocast=autocast(settings, device),
+        )
+    if on_gpu:
+        return torch.cuda.max_memory_allocated() - before
+    # Weights, gradients and Adam's two moments of each network, and the weights of each mean network.
+    held = 4 * sum(p.numel() for network in networks for p in network.parameters()) * (4 + method.means)
+    return held + sum(kept.values()) * whole // size
+
+
+def _build(settings: Settings) -> torch.nn.Module:
+    options = {"stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
+    return build_network(settings.backbone, settings.clusters, **options)
+
+
+def _advice(settings: Settings, images: bool = False) -> str:
+    """Which setting to change when memory is short: for the images, or for a step."""
+    if images:
         size = f"height={settings.height // 2}, width={settings.width // 2}"
         return f"smaller images take a quarter ({size}), or leave images out of the data set"
     half = max(2, settings.num_ids // 2)
@@ -151,11 +218,11 @@ def memory_explained(settings: Settings) -> Iterator[None]:
         short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not short and "can't allocate memory" not in text and "CUDA out of memory" not in text:
             raise
-        needs, (where, total) = estimate(settings), _memory()
+        where, total = _memory()
         raise RuntimeError(
-            f"out of memory: {needs} are needed, {where} has {_gb(total)}, which other programs may share. To need "
-            f"less: {advice(needs, settings)} (--set on the command line). Finished epochs are kept, and another "
-            "setting is another run"
+            f"out of memory: {where} has {_gb(total)}, which other programs may share. To need less: "
+            f"{_advice(settings)} (--set on the command line). Finished epochs are kept, and another setting is "
+            "another run"
         ) from error
 
 
@@ -195,25 +262,6 @@ def _unscorable(target: str, settings: Settings) -> list[str]:
 def _written(folder: Path) -> int:
     """Bytes of epochs that an interrupted run has on disk already."""
     return sum(file.stat().st_size for file in folder.glob("epochs/*.npz"))
-
-
-@functools.cache
-def _network(backbone: str, height: int, width: int) -> tuple[int, int, int]:
-    """Weights, features D, and bytes that a float32 forward pass keeps of one image: counted, not computed."""
-    network = build_network(backbone, 500).to("meta").train()
-    weights = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept = {}  # storage → (bytes, itself, so that its address is not used again)
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes(), storage
-        return tensor
-
-    images = 2  # batch norm wants two
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        network.base(torch.empty(images, 3, height, width, device="meta"))
-    total = sum(size for key, (size, _) in kept.items() if key not in weights)
-    return sum(p.numel() for p in network.parameters()), network.num_features, total // images
 
 
 def _memory() -> tuple[str, int]:

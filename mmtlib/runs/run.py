@@ -70,6 +70,7 @@ def pretrained(
     folder = source_folder(settings, index, out, data)
     if folder.result:
         return folder
+    preflight.try_step(settings)
     config = source_config(settings, index, data)
     with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
         if not folder.result:
@@ -107,6 +108,7 @@ def run(
     if folder.result:
         return folder
     preflight.check({folder.path: settings})
+    preflight.try_step(settings)
     networks = METHODS[settings.method].networks
     sources = [pretrained(settings, i, out, progress, data) for i in range(networks)]
     config = run_config(settings, data)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import search, step
+from bench.harness import SIZES, Benchmark, machine_rates
 from mmtlib import InputError
-from mmtlib.bench import search, step
-from mmtlib.bench.harness import SIZES, Benchmark, machine_rates
 from mmtlib.files import write_atomic, write_json
 from mmtlib.runs.provenance import hardware, versions
 
@@ -36,7 +36,7 @@ def run(
     Args:
         size: One of `SIZES`.
         only: Names of `BENCHMARKS`; all if empty.
-        out: Folder of the files; default: `results/` of a checkout, else `mmt-bench/`.
+        out: Folder of the files; default: `results/` of the checkout.
         baselines: Whether to run the plain baselines, which take most of the time.
         say: Called with each part of the table.
 
@@ -70,7 +70,7 @@ def run(
         "load_before": load,
     }
     record |= {"machine": machine, "benchmarks": found, "hardware": hardware(), "versions": versions()}
-    folder = (out or _default_folder()).absolute()
+    folder = (out or Path(__file__).resolve().parents[2] / "results").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     stem = "_".join(["bench", size, *(only and names)])
     write_atomic(folder / f"{stem}.txt", "\n\n".join(parts) + "\n")
@@ -78,11 +78,6 @@ def run(
         say(_plot(found["scaling"], folder / f"{stem}.png"))
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     return write_json(folder / f"{stem}.json", record)
-
-
-def _default_folder() -> Path:
-    checkout = Path(__file__).resolve().parents[2]
-    return checkout / "results" if (checkout / "benchmarks").is_dir() else Path("mmt-bench")
 
 
 def _table(outcome: Benchmark, floor: float) -> str:

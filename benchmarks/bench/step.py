@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import plain_loop
+from bench.harness import DEVICE, Benchmark, Size, available_bytes, measure
 from mmtlib.batches import augmented_views
-from mmtlib.bench import plain_loop
-from mmtlib.bench.harness import DEVICE, Benchmark, Size, available_bytes, measure
 from mmtlib.config import Settings
 from mmtlib.data.tasks import load_images
 from mmtlib.evaluation import autocast

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from mmtlib.bench.dense import bare_product, dense_dbscan, dense_distances, sorted_scores
-from mmtlib.bench.harness import DEVICE, Benchmark, Size, available_bytes, measure, people
+from bench.dense import bare_product, dense_dbscan, dense_distances, sorted_scores
+from bench.harness import DEVICE, Benchmark, Size, available_bytes, measure, people
 from mmtlib.clustering import dbscan_eps, dbscan_labels
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.kmeans import kmeans
