@@ -88,9 +88,9 @@ def read_pickle(path: str | Path) -> Any:
         if (
             refused and content[:1] != b"P"
         ):  # text, and a pickle that is cut off within a name, ask for nonsense
-            module, _, name = refused[1].rpartition(".")
+            name = refused[1].rpartition(".")[2]
             refused = (
-                refused if f"c{module}\n{name}\n".encode() in content and content[:1] == b"\x80" else None
+                refused if name and f"\n{name}\n".encode() in content and content[:1] == b"\x80" else None
             )
         found = f"it asks for {refused[1]}, which was not executed" if refused else described(path)
         raise InputError(
