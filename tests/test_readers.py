@@ -46,7 +46,7 @@ MSMT = {
 
 def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 16), (200, 30, 90)).save(path, "JPEG")
+    Image.new("RGB", (8, 16), (200, 30, 90)).save(path, "JPEG", comment=str(path))  # no two files are alike
 
 
 def write_boxes(root: Path, names: dict[str, list[str]]) -> Path:
