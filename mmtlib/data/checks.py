@@ -191,7 +191,7 @@ def contradictions(dataset: ReIDDataset, *, content: bool = True) -> tuple[tuple
 
     Returns:
         Lines of contradictions (a picture of two identities, a query that is its own answer under another camera,
-        pictures or people both in training and in the test), and of notes; each with its count and up to three examples.
+        pictures or people both in training and in the test), and of notes; each with its count and three examples.
     """
     pictures: dict[str, list[tuple[str, str, int, int]]] = defaultdict(list)
     people: dict[str, set[int]] = {}

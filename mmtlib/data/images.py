@@ -47,10 +47,10 @@ def is_image(file: str | Path) -> bool:
             return True
     except UnidentifiedImageError:
         return _is_heic(file)
-    except OSError:
+    except Image.DecompressionBombError:
+        return True  # to be named when it is decoded
+    except Exception:  # as for a text that starts like a picture
         return False
-    except Exception:  # a format's own reader found it broken or too large: to be named when it is decoded
-        return True
 
 
 def shown(name: object) -> str:
@@ -219,7 +219,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     image.load()
     if not image.mode.startswith("I"):  # colour: Pillow has kept the upper 8 of 16 bits
         if deep and image.mode in ("RGB", "LA", "RGBA"):
-            _refuse_dark(max(high for _, high in image.getextrema()[: 1 if image.mode == "LA" else 3]) << 8)
+            bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
+            _refuse_dark(max(high for _, high in bands) << 8 or 255)
         return image
     values = np.asarray(image).astype(np.int64)  # convert("RGB") would clip them at 255
     largest = 4095 if tags.get(258) == (12,) else 65535

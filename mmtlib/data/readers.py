@@ -92,12 +92,11 @@ class Layout:
     tree: str
 
 
-def read_dataset(folder: str | Path, layout: str | None = None) -> ReIDDataset:
+def read_dataset(folder: str | Path) -> ReIDDataset:
     """Read a data set and recognise its layout.
 
     Args:
         folder: the data set's folder, its parent, the parent of the zip's inner folder, or a table (CSV).
-        layout: a name in `LAYOUTS` when only that one will do; by default the one that fits.
 
     Returns:
         The data set. Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not
@@ -108,17 +107,14 @@ def read_dataset(folder: str | Path, layout: str | None = None) -> ReIDDataset:
             lie in the folder, a name cannot be parsed, or a path leaves the data set's folder.
     """
     folder = Path(folder).expanduser()
-    if folder.is_file() and layout in (None, "csv"):
+    if folder.is_file():
         return read_csv(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that holds the data set.")
     folder = folder.resolve()
-    rows = [row for row in LAYOUTS if layout in (None, row.name)]
-    if not rows:
-        raise InputError(f"Unknown layout {layout!r}; known are {', '.join(row.name for row in LAYOUTS)}.")
     level, seen = [folder], []
     for _ in range(3):  # the folder itself, what lies in it, and the inner folder of an unpacked zip
-        found = [(root, row) for root in level if (row := next((r for r in rows if r.fits(root)), None))]
+        found = [(root, row) for root in level if (row := next((r for r in LAYOUTS if r.fits(root)), None))]
         if len(found) > 1:
             names = some([root.relative_to(folder).as_posix() for root, _ in found])
             raise InputError(f"{folder} holds {len(found)} data sets ({names}). Give the folder of one.")
@@ -126,29 +122,11 @@ def read_dataset(folder: str | Path, layout: str | None = None) -> ReIDDataset:
             return found[0][1].read(found[0][0])
         seen += level
         level = [child for parent in level for child in subfolders(parent)]
-    if layout is None and not any(map(_looks_labelled, seen)) and any(walk_images(folder)):
+    if not any(map(_looks_labelled, seen)) and any(walk_images(folder)):
         _refuse_tables(folder)
         return read_image_folder(folder)
-    wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in rows)
+    wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
     raise InputError(f"No data set found in {folder}.\n\nFound:\n{tree(folder)}\n\nWanted:\n{wanted}")
-
-
-def read_market1501(folder: str | Path) -> ReIDDataset:
-    """Read Market-1501, or any data set written in its form (as the embedded worlds are).
-
-    Junk images (pid -1) and distractors (pid 0) stay in the gallery: evaluation decides what to do with them.
-    """
-    return read_dataset(folder, "market1501")
-
-
-def read_dukemtmc(folder: str | Path) -> ReIDDataset:
-    """Read DukeMTMC-reID (withdrawn by its authors in 2019: think before you use a copy)."""
-    return read_dataset(folder, "dukemtmc")
-
-
-def read_msmt17(folder: str | Path) -> ReIDDataset:
-    """Read MSMT17, version 1 or 2. Training and validation lists are both `train`, as in the literature."""
-    return read_dataset(folder, "msmt17")
 
 
 def _read_boxes(root: Path, name: str) -> ReIDDataset:

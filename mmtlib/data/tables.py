@@ -150,13 +150,13 @@ def _lines(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[st
 
 
 def _header(text: str) -> tuple[str, list[str]]:
-    """The separator under which the first line names most of the known columns, and that line."""
+    """The separator under which the first line names most of the known columns, else has most parts; and those."""
     lines = (
         line for line in re.split("[\r\n]+", text) if line.strip(" \t,;|") and not line.startswith("sep=")
     )
     first = next(lines, "")[:10_000]
     split = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
-    best = max(split, key=lambda separator: len(set(_meanings(split[separator])) - {""}))
+    best = max(split, key=lambda separator: (len({*_meanings(split[separator]), ""}), len(split[separator])))
     return best, [cell.strip() for cell in split[best]]
 
 
