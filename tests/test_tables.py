@@ -385,9 +385,9 @@ def test_a_file_that_has_just_changed_is_not_trusted_to_stay(tmp_path, monkeypat
 # Files (kind 6)
 
 WRITTEN = {
-    ".jpg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG", ".JPEG": "JPEG", ".png": "PNG", ".avif": "AVIF", ".jp2": "JPEG2000",
-    ".webp": "WEBP", ".gif": "GIF", ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".pgm": "PPM", "": "PNG",
-    ".jpg_original": "JPEG", ".mpo": "JPEG", ".heic": "JPEG", ".bak": "TIFF",
+    ".jpg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG", ".JPEG": "JPEG", ".png": "PNG", ".avif": "AVIF",
+    ".jp2": "JPEG2000", ".webp": "WEBP", ".gif": "GIF", ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".pgm": "PPM",
+    "": "PNG", ".jpg_original": "JPEG", ".mpo": "JPEG", ".heic": "JPEG", ".bak": "TIFF",
 }  # fmt: skip
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 OTHER = {"notes.txt": b"BM is not a bitmap", "Thumbs.db": b"\xd0\xcf\x11\xe0", "clip.mp4": b"\0\0\0\x18ftypisom",
@@ -538,7 +538,10 @@ def test_deep_pixels_are_read_right_or_refused(seed, top, kind):
 
 @MANY
 @given(
-    rows=st.lists(st.tuples(st.sampled_from(PARTS), st.integers(-1, 3), st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=9),
+    rows=st.lists(
+        st.tuples(st.sampled_from(PARTS), st.integers(-1, 3), st.integers(0, 2), st.integers(0, 5)),
+        min_size=1, max_size=9,
+    ),
     name=st.sampled_from(["own", "msmt17"]),
 )  # fmt: skip
 def test_contradictions_are_counted(rows, name):

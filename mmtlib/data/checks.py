@@ -100,7 +100,6 @@ def check_dataset(
     folder: str | Path,
     *,
     decode: bool = True,
-    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
     """Read a data set, decode all of its images and say what is wrong with it.
@@ -108,7 +107,6 @@ def check_dataset(
     Args:
         folder: whatever `read_dataset` accepts.
         decode: whether to decode every image (1 ms each and core) or only list the files.
-        workers: decoding threads (default: one per core, at most 16).
         progress: called with (images done, images in all) now and then.
 
     Returns:
@@ -127,7 +125,7 @@ def check_dataset(
     cameras = len(np.unique(np.concatenate([split.camids for split in splits])))
     published = PUBLISHED.get(dataset.name)
     unscorable = unscorable_queries(dataset.query, dataset.gallery)
-    undecodable = _undecodable(dataset, workers, progress) if decode else ()
+    undecodable = _undecodable(dataset, progress) if decode else ()
 
     problems = []
     for k, part in enumerate(PARTS if published else ()):
@@ -245,7 +243,7 @@ def _counted(found: Sequence[object], what: str) -> str:
 
 
 def _undecodable(
-    dataset: ReIDDataset, workers: int | None, progress: Callable[[int, int], None] | None
+    dataset: ReIDDataset, progress: Callable[[int, int], None] | None
 ) -> tuple[tuple[str, str], ...]:
     paths = sorted({path for part in PARTS for path in getattr(dataset, part).paths})
 
@@ -259,7 +257,7 @@ def _undecodable(
         return bad
 
     found = []
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start, bad in zip(range(0, len(paths), 256), pool.map(check, range(0, len(paths), 256))):
             found += bad
             if progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import posixpath
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def list_images(root: Path, folder: str) -> list[str]:
     with os.scandir(root / folder) as entries:
         linked = {f"{folder}/{e.name}": e.is_symlink() for e in entries if is_image(e.path)}
     _refuse(root, [path for path in linked if linked[path] and _leaves(root, path)])
-    if below := [child.name for child in subfolders(root / folder) if any(walk_images(child))]:
+    if below := [child.name for child in subfolders(root / folder) if walk_images(child)]:
         raise InputError(
             f"{root / folder} holds folders with images ({some(below)}): put the images into it itself."
         )
@@ -86,26 +87,28 @@ def walk_files(root: Path) -> Iterator[str]:
 
     Raises:
         InputError: a linked folder leads out of `root`, or to a folder that holds the link.
+        OSError: a folder cannot be read.
     """
-    for parent, folders, names in os.walk(root, followlinks=True):
+    for parent, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         here = Path(parent).relative_to(root)
         links = [(here / name).as_posix() for name in folders if os.path.islink(os.path.join(parent, name))]
         _refuse(root, [link for link in links if _leaves(root, link)])
         for link in links:
             if os.path.realpath(root / link) in map(os.path.realpath, (root / link).parents):
-                raise InputError(
-                    f"{root}: {shown(link)} is a link to a folder that holds it. Remove the link."
-                )
+                raise InputError(f"{root}: {shown(link)} links to a folder that holds it. Remove the link.")
         yield from ((here / name).as_posix() for name in sorted(names) if not name.startswith("."))
 
 
-def walk_images(root: Path) -> Iterator[str]:
-    """Paths of all images below `root`, relative to it, by name or content; none may be a link that leads out of it."""
-    for path in walk_files(root):
-        if is_image(root / path):
-            _refuse(root, [path] if os.path.islink(root / path) and _leaves(root, path) else [])
-            yield path
+def walk_images(root: Path) -> list[str]:
+    """Paths of all images below `root`, relative to it, sorted; by name or by content.
+
+    Raises:
+        InputError, OSError: as `walk_files`; or images are links that lead out of `root`.
+    """
+    paths = sorted(path for path in walk_files(root) if is_image(root / path))
+    _refuse(root, [path for path in paths if os.path.islink(root / path) and _leaves(root, path)])
+    return paths
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[str]:
@@ -143,19 +146,13 @@ def subfolders(folder: Path) -> list[Path]:
 def tree(folder: Path, depth: int = 2, limit: int = 8) -> str:
     """Draw the folders below `folder`, each with its number of files and one file's name, for messages."""
 
-    def lines(at: Path, level: int) -> Iterator[str]:
-        with os.scandir(at) as entries:
-            names = sorted(entry.name for entry in entries if not entry.is_dir())
-        below = subfolders(at)
-        what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
-        yield f"{'  ' * level}{at.name}/  ({what})"
-        if level < depth:
-            for child in below[:limit]:
-                yield from lines(child, level + 1)
-            if len(below) > limit:
-                yield f"{'  ' * (level + 1)}… and {len(below) - limit} more folders"
-
-    return "\n".join(lines(folder, 0))
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir())
+    what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
+    below = subfolders(folder) if depth else []
+    rest = [f"… and {len(below) - limit} more folders"] if len(below) > limit else []
+    parts = [tree(child, depth - 1, limit) for child in below[:limit]] + rest
+    return "\n".join([f"{folder.name}/  ({what})", *(textwrap.indent(part, "  ") for part in parts)])
 
 
 def read_image(path: str | Path, height: int, width: int, *, fast: bool = False) -> np.ndarray:
@@ -269,6 +266,10 @@ def _reason(path: str | Path, error: Exception) -> str:
             )
         return f"not an image in a known format ({', '.join(_FORMATS)})"
     return f"{type(error).__name__}: {error}"
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _leaves(root: Path, path: str) -> bool:

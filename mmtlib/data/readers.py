@@ -122,7 +122,7 @@ def read_dataset(folder: str | Path) -> ReIDDataset:
             return found[0][1].read(found[0][0])
         seen += level
         level = [child for parent in level for child in subfolders(parent)]
-    if not any(map(_looks_labelled, seen)) and any(walk_images(folder)):
+    if not any(map(_looks_labelled, seen)) and walk_images(folder):
         _refuse_tables(folder)
         return read_image_folder(folder)
     wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
@@ -216,7 +216,7 @@ def read_csv(path: str | Path) -> ReIDDataset:
 def read_image_folder(folder: str | Path) -> ReIDDataset:
     """Read a folder of images, with any subfolders, that has no labels: all are `train`, pid -1, camera 0."""
     root = Path(folder).resolve()
-    paths = sorted(walk_images(root))
+    paths = walk_images(root)
     if not paths:
         raise InputError(f"{root} holds no images, such as .jpg or .png files.")
     train, empty = _split(paths, [NO_LABEL] * len(paths), [0] * len(paths)), _split([], [], [])
@@ -258,6 +258,13 @@ def _holds(root: Path, needs: tuple[str, ...], probe: re.Pattern[str]) -> bool:
     return any(probe.match(name) for name in names)
 
 
+def _is_msmt17(root: Path) -> bool:
+    return any(
+        _holds(root, (*_FILES, *parts), _LISTED)
+        for parts in (("train", "test"), ("mask_train_v2", "mask_test_v2"))
+    )
+
+
 def _looks_labelled(root: Path) -> bool:
     # A known layout is there in part: then say what is missing rather than ignore the labels.
     return any(next(root.glob(name), None) for name in ("bounding_box_*", "list_*.txt", "mask_*_v2"))
@@ -285,12 +292,9 @@ LAYOUTS = (
         _BOXES.format("DukeMTMC-reID", "0001_c2_f0046182.jpg"),
     ),
     Layout(
-        "msmt17", partial(_holds, needs=(*_FILES, "train", "test"), probe=_LISTED), _read_msmt17,
-        _LISTS.format("MSMT17_V1", "train", "test"),
-    ),
-    Layout(
-        "msmt17", partial(_holds, needs=(*_FILES, "mask_train_v2", "mask_test_v2"), probe=_LISTED), _read_msmt17,
-        _LISTS.format("MSMT17_V2", "mask_train_v2", "mask_test_v2"),
+        "msmt17", _is_msmt17, _read_msmt17,
+        _LISTS.format("MSMT17_V1", "train", "test") + "\n\nor\n\n"
+        + _LISTS.format("MSMT17_V2", "mask_train_v2", "mask_test_v2"),
     ),
     Layout(
         "csv", lambda root: any(map(lists_identities, _tables(root))), read_csv,
