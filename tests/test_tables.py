@@ -26,13 +26,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmtlib import InputError
+from mmtlib.__main__ import main
+from mmtlib.config import make_settings
 from mmtlib.data import content
 from mmtlib.data.checks import PARTS, check_dataset, contradictions
 from mmtlib.data.images import read_image
 from mmtlib.data.readers import ReIDDataset, Split, read_csv, read_dataset
 from mmtlib.data.tables import read_table
 from mmtlib.data.tasks import load_images
-from mmtlib.pages.subjects import _with_labels
+from mmtlib.pages.subjects import _opened, _with_labels
+from mmtlib.runs import preflight
 
 MANY = settings(max_examples=2000)
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where thousands of small files cost nothing
@@ -196,6 +199,16 @@ def test_labels_are_held_to_the_same(photos, tmp_path, row, reason):
     (tmp_path / "t.csv").write_text(f"path,pid,camid\n{row}\n")
     with pytest.raises(InputError, match=reason):
         _with_labels(PLAIN(photos), tmp_path / "t.csv")
+
+
+def test_labels_may_lie_beside_the_images(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "LABELS.tsv").write_bytes("Image\tIdentity\r\na.png\t4.0\r\n".encode("utf-16"))
+    assert _opened(str(tmp_path), make_settings("smoke"), tmp_path / "LABELS.tsv").train.pids.tolist() == [4]
+    with pytest.raises(InputError, match="camid,split"):
+        _opened(str(tmp_path), make_settings("smoke"), None)
+    with pytest.raises(InputError, match="is not a file"):
+        _opened(str(tmp_path), make_settings("smoke"), tmp_path / "gone.csv")
 
 
 TABLES = {  # kind 1: bytes of a table that cannot be read as it stands → what the refusal says of it
@@ -595,10 +608,6 @@ def test_contradictions_are_counted(rows, name):
 
 
 def test_contradictions_are_said_by_check_data_and_before_a_run(tmp_path, capsys):
-    from mmtlib.__main__ import main
-    from mmtlib.config import make_settings
-    from mmtlib.runs import preflight
-
     for i, name in enumerate(("a.png", "b.png", "c.png", "d.png")):
         Image.new("RGB", (8, 8), (0, 0, 90 * i * (name != "b.png"))).save(tmp_path / name)
     rows = ["a.png,1,0,query", "b.png,1,1,gallery", "c.png,2,0,train", "d.png,3,0,train"]

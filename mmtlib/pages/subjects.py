@@ -71,14 +71,7 @@ def subject_of_images(
         labels: A table with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
         clusters: K for k-means; None takes DBSCAN with the authors' rule for eps.
     """
-    try:
-        dataset = open_dataset(images, settings)
-    except InputError:  # plain images with these labels beside them, which alone are no data set
-        if labels is None or not labels.is_file() or labels.resolve().parent != Path(images).resolve():
-            raise
-        dataset = read_image_folder(images)
-    if labels is not None:
-        dataset = _with_labels(dataset, labels)
+    dataset = _opened(images, settings, labels)
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
     network = _network(checkpoint, settings)
@@ -120,10 +113,24 @@ def _network(checkpoint: Path, settings: Settings) -> torch.nn.Module:
     return network.eval()
 
 
+def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:
+    if labels is None:
+        return open_dataset(images, settings)
+    if not labels.is_file():
+        raise InputError(
+            f"{labels} is not a file. Give a table with the columns path,pid and, if known, camid"
+        )
+    try:
+        dataset = open_dataset(images, settings)
+    except InputError:  # plain images and these labels beside them, which alone make no data set
+        if labels.resolve().parent != Path(images).resolve():
+            raise
+        dataset = read_image_folder(images)
+    return _with_labels(dataset, labels)
+
+
 def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:
     """The data set with identities and cameras from a table; images that it does not name have no identity."""
-    if not file.is_file():
-        raise InputError(f"{file} is not a file. Give a table with the columns path,pid and, if known, camid")
     rows = read_table(file, dataset.root, ("path", "pid"))
     place = {path: i for i, path in enumerate(dataset.train.paths)}
     if strange := [row.path for row in rows if row.path not in place]:
