@@ -1,4 +1,4 @@
-"""Bring the README in line with `results/`: its tables, sentences and pictures follow from the committed result files.
+"""Bring the README and docs/results.md in line with `results/`: tables, sentences and pictures follow from its files.
 
     python docs/update_readme.py [--runs runs/quick]     # --runs: copy a folder's results and draw its curves first
 
@@ -23,7 +23,7 @@ from mmtlib.figures.ablations import scores_against
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
-from mmtlib.results.runs import read_runs
+from mmtlib.results.runs import read_published, read_runs
 from mmtlib.results.tables import paired, readable
 from mmtlib.world import DOMAINS, contact_sheet, generate
 
@@ -186,23 +186,89 @@ def _cost(row: dict[str, float]) -> str:
 
 
 def minutes(profile: str) -> str:
-    """How long a profile took, or that it was not measured."""
-    file = RESULTS / f"suite_{profile}.json"
+    """How long a profile took, with and without bfloat16 instructions, or that it was not measured."""
+    found = {}
+    for name, words in (("", ""), ("_plain", " without bfloat16")):
+        file = RESULTS / f"suite_{profile}{name}.json"
+        if file.exists():
+            record = read_json(file)
+            found[f"{record['minutes']:.1f} min{words}"] = record["peak_memory_gb"]
+    return f"{', '.join(found)}; {max(found.values()):.1f} GB of memory" if found else "not measured yet"
+
+
+# What stands beside the miniature: TLlib's runs on photographs (k-means), the twins of its rows and of its data sets.
+TWINS = {"hard labels (k-means)": "hard", "MMT (k-means)": "mmt"}
+PHOTOGRAPHS = {"plaza": "Market-1501", "station": "DukeMTMC-reID", "city": "MSMT17"}
+
+
+def published_shares() -> list[tuple[str, str, float]]:
+    """(task, method, share of the gap in percent) of the published twins."""
+    table = read_published()
+    table = table[table["reported_in"].str.startswith("TLlib") & table["method"].isin(TWINS.keys())]
+    rows = table.to_dict("records")
+    shares = {(row["source"], row["target"], TWINS[row["method"]]): row["gap"] for row in rows}
+    return [
+        (f"{source}→{target}", method, shares[PHOTOGRAPHS[source], PHOTOGRAPHS[target], method])
+        for source, target in TASKS["standard"]
+        for method in TWINS.values()
+    ]
+
+
+def shape_results() -> list[dict]:
+    """The results that the README shows: `standard`, or what there is of it, else `quick`."""
+    files = [RESULTS / f"{profile}.json" for profile in ("standard", "quick")]
+    return next((read_json(file) for file in files if file.exists()), [])
+
+
+def shape_section() -> str:
+    """The four tasks as one table: scores, shares of the gap, and the published shares."""
+    rows = tables.table(shape_results()).to_dict("records")
+    found = {(row["task"], row["method"]): row for row in rows if not row["variant"]}
+    theirs = {(task, method): f"{share:.0f} %" for task, method, share in published_shares()}
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        ends = [
+            tables.spread(found[task, m]["mAP"], found[task, m]["mAP_sd"]) for m in ("direct", "supervised")
+        ]
+        shares = " / ".join(theirs.get((task, m), "–") for m in ("hard", "mmt"))
+        lines.append([task, ends[0], *(_score(found.get((task, m))) for m in LABELLED), ends[1], shares])
+    header = ["task", "direct", *(METHODS[m].title for m in LABELLED), "supervised", "published: hard / MMT"]
+    return _markdown(header, lines)
+
+
+def results_page() -> str:
+    """`docs/results.md`."""
+    parts = [
+        "# Results",
+        "Made from the files in `results/` by `python docs/update_readme.py`. mAP and CMC in percent on the target's "
+        "test images, mean ± standard deviation over network seeds; all scores are those of the last epoch.",
+        results_section(),
+        "![mAP over the epochs of adaptation](learning_curves_quick.png)",
+        "## Wrong labels of a known share",
+        noise_section(),
+        "## Half and twice the clusters",
+        clusters_section(),
+        "## How fast it is",
+        speed_section(),
+        gpu_section(),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def gpu_section() -> str:
+    """The MMT step of the small network on a GPU."""
+    file = RESULTS / "gpu_step.json"
     if not file.exists():
-        return "not measured yet"
+        return "On a GPU: not run."
     record = read_json(file)
-    return f"{record['minutes']:.1f} min, {record['peak_memory_gb']:.1f} GB of memory at the peak"
+    rows = ([r["stem_stride"], f"{r['eager_ms']:.1f} ms", f"{r['graph_ms']:.1f} ms"] for r in record["rows"])
+    table = _markdown(["stem stride", "kernel by kernel", "as a CUDA graph"], rows)
+    return f"The MMT step of the small network on an {record['hardware']['gpu']} (`{record['command']}`):\n\n{table}"
 
 
 def updated(text: str) -> str:
     """The README with everything between its markers made anew."""
-    blocks = {
-        "results": results_section(),
-        "noise": noise_section(),
-        "clusters": clusters_section(),
-        "speed": speed_section(),
-        **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)},
-    }
+    blocks = {"shape": shape_section(), **{f"minutes {name}": minutes(name) for name in ("smoke", *PROFILES)}}
     for name, block in blocks.items():
         inline = name.startswith("minutes")
         pattern = re.compile(rf"(<!-- {name} -->).*?(<!-- end -->)", re.DOTALL)
@@ -231,7 +297,7 @@ def domains() -> Image.Image:
 
 
 def main() -> None:
-    """Copy results where runs are given, draw the pictures, rewrite the README."""
+    """Copy results where runs are given, draw the pictures, rewrite the README and docs/results.md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -249,6 +315,10 @@ def main() -> None:
         if profile == "quick":  # the README shows one picture
             ax = figures.learning_curves(runs, "mAP")
             ax.figure.savefig(DOCS / "learning_curves_quick.png", dpi=150, bbox_inches="tight")
+    if results := shape_results():
+        ax = figures.gap_shares(results, published_shares())
+        ax.figure.savefig(DOCS / "shape.png", dpi=150, bbox_inches="tight")
+    write_atomic(DOCS / "results.md", results_page())
     write_atomic(README, updated(README.read_text(encoding="utf-8")))
 
 

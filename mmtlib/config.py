@@ -246,8 +246,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 # The rows that every table shows: bounds, baseline, the control that has the means but not the soft losses, MMT.
 MAIN_METHODS = ("direct", "supervised", "hard", "mmt_without_soft_losses", "mmt")
 
-# Learning rates of the small profiles, chosen per method on a development world and seeds by
-# benchmarks/choose_settings.py (results/choose_settings.json). Rows that were not searched take their nearest
+# Learning rates of the small profiles, chosen per method on development worlds and seeds by
+# benchmarks/choose_settings.py (results/search/rates_*.json). Rows that were not searched take their nearest
 # relative's: without mean networks that of `hard`, with them that of `mmt`, which is the default.
 METHOD_LR: dict[str, float] = {"supervised": 4e-3, "hard": 5e-4, "mmt_without_soft_losses": 4e-3}
 METHOD_LR |= dict.fromkeys(

@@ -61,6 +61,15 @@ class Lesson:
         for name, value in values.items():
             print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
 
+    def expect(self, holds: bool, claim: str) -> None:
+        """Say whether this run shows what runs of this course show on average; asserted is only what any run must show.
+
+        Another processor rounds differently, and three seeds can differ by as much as two methods do: a score that is not
+        as expected is a finding, no error. The `smoke` profile, whose scores mean nothing, says nothing.
+        """
+        if self.profile != "smoke":
+            print(f"{'as expected' if holds else 'NOT as expected, in this run'}: {claim}")
+
     def link(self, page: Path, text: str) -> None:
         """Show a link to a page below `out`, as it is reached from the executed copy in `out/notebooks`."""
         from IPython.display import display

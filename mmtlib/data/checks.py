@@ -1,9 +1,10 @@
-"""What a data set holds against what it should: counts, unanswerable queries, unreadable files."""
+"""What a data set holds against what it should: counts, contradictions, unanswerable queries, unreadable files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from mmtlib import InputError
-from mmtlib.data.images import read_image, shown
+from mmtlib.data.content import EMPTY, digests
+from mmtlib.data.images import read_image, shown, some
 from mmtlib.data.readers import ReIDDataset, Split, read_dataset
 
 
@@ -50,6 +52,7 @@ class DatasetReport:
         unscorable: queries that can never be scored, as (path, reason).
         undecodable: files that are no readable image, as (path, reason).
         problems: everything found wrong, a line each.
+        notes: what is no fault but worth knowing, a line each: copies, identities that one camera alone shows.
     """
 
     dataset: ReIDDataset
@@ -61,6 +64,7 @@ class DatasetReport:
     unscorable: tuple[tuple[str, str], ...]
     undecodable: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -87,6 +91,7 @@ class DatasetReport:
                 lines += ["", f"{len(files):,} {title}:"]
                 lines += [f"  {shown(path)}: {reason}" for path, reason in files[:10]]
                 lines += [f"  … and {len(files) - 10:,} more"] if len(files) > 10 else []
+        lines += ["", *self.notes] if self.notes else []
         lines += ["", "No problems found." if self.ok else f"{len(self.problems)} problems:"]
         return "\n".join(lines + [f"  - {problem}" for problem in self.problems])
 
@@ -95,7 +100,6 @@ def check_dataset(
     folder: str | Path,
     *,
     decode: bool = True,
-    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
     """Read a data set, decode all of its images and say what is wrong with it.
@@ -103,7 +107,6 @@ def check_dataset(
     Args:
         folder: whatever `read_dataset` accepts.
         decode: whether to decode every image (1 ms each and core) or only list the files.
-        workers: decoding threads (default: one per core, at most 16).
         progress: called with (images done, images in all) now and then.
 
     Returns:
@@ -122,7 +125,7 @@ def check_dataset(
     cameras = len(np.unique(np.concatenate([split.camids for split in splits])))
     published = PUBLISHED.get(dataset.name)
     unscorable = unscorable_queries(dataset.query, dataset.gallery)
-    undecodable = _undecodable(dataset, workers, progress) if decode else ()
+    undecodable = _undecodable(dataset, progress) if decode else ()
 
     problems = []
     for k, part in enumerate(PARTS if published else ()):
@@ -138,6 +141,7 @@ def check_dataset(
         problems.append(unscored(dataset))
     if undecodable:
         problems.append(f"{len(undecodable):,} files are no readable image")
+    wrong, notes = contradictions(dataset, content=decode)
     return DatasetReport(
         dataset,
         images,
@@ -147,7 +151,8 @@ def check_dataset(
         published,
         unscorable,
         undecodable,
-        tuple(problems),
+        (*problems, *wrong),
+        notes,
     )
 
 
@@ -185,8 +190,70 @@ def unscored(dataset: ReIDDataset) -> str | None:
     return f"{count}, such as {shown(path)}: {reason}"
 
 
+def contradictions(dataset: ReIDDataset, *, content: bool = True) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What cannot be true of a data set that is as it should be, and what is only worth knowing.
+
+    Args:
+        dataset: of any layout. MSMT17 numbers the people of training and of the test apart, so theirs are not compared.
+        content: whether pictures are told by their bytes, else by their paths alone.
+
+    Returns:
+        Lines of contradictions (a picture of two identities, a query that is its own answer under another camera,
+        pictures or people both in training and in the test), and of notes; each with its count and three examples.
+    """
+    pictures: dict[str, list[tuple[str, str, int, int]]] = defaultdict(list)
+    people: dict[str, set[int]] = {}
+    notes = []
+    for part in PARTS:
+        split: Split = getattr(dataset, part)
+        pids, camids = split.pids.tolist(), split.camids.tolist()
+        keys: Sequence[str] = digests(dataset.root, split.paths) if content else split.paths
+        for key, *row in zip(keys, split.paths, pids, camids):
+            if key not in ("", EMPTY):
+                pictures[key].append((part, *row))
+        cameras = Counter(pid for pid, _ in set(zip(pids, camids)) if pid >= 0)
+        people[part] = set(cameras)
+        if part != "query":  # its cameras do not matter: the gallery's do
+            alone = sorted(pid for pid, count in cameras.items() if count == 1)
+            notes.append(
+                _counted(alone, f"of {len(cameras):,} identities in {part} are seen by one camera only")
+            )
+    shared = (
+        sorted(people["train"] & (people["query"] | people["gallery"])) if dataset.name != "msmt17" else []
+    )
+    two, own, both, copies = [], [], [], []
+    for rows in pictures.values():
+        if len(rows) == 1:
+            continue
+        said = " = ".join(f"{path} ({part}, pid {pid}, camid {camid})" for part, path, pid, camid in rows[:4])
+        labels = {part: {row[2:] for row in rows if row[0] == part and row[2] >= 0} for part in PARTS}
+        asked, answers, trained = labels["query"], labels["gallery"], labels["train"]
+        if any(len({pid for pid, _ in side}) > 1 for side in (trained, asked | answers)):
+            two.append(said)
+        if any(pid == other and camid != camera for pid, camid in asked for other, camera in answers):
+            own.append(said)
+        if 0 < sum(row[0] == "train" for row in rows) < len(rows):
+            both.append(said)
+        if len(paths := sorted({row[1] for row in rows})) > 1:
+            copies.append(" = ".join(paths[:4]))
+    notes.append(_counted(copies, "pictures lie there more than once, byte for byte"))
+    problems = (
+        _counted(two, "pictures bear two identities"),
+        _counted(own, "pictures are a query and, under another camera, its right answer"),
+        _counted(both, "pictures are in training and in the test"),
+        _counted(
+            shared, "identities are in training and in the test, which is to show people never seen before"
+        ),
+    )
+    return tuple(filter(None, problems)), tuple(filter(None, notes))
+
+
+def _counted(found: Sequence[object], what: str) -> str:
+    return f"{len(found):,} {what}, such as {some(found[:3])}" if found else ""
+
+
 def _undecodable(
-    dataset: ReIDDataset, workers: int | None, progress: Callable[[int, int], None] | None
+    dataset: ReIDDataset, progress: Callable[[int, int], None] | None
 ) -> tuple[tuple[str, str], ...]:
     paths = sorted({path for part in PARTS for path in getattr(dataset, part).paths})
 
@@ -200,7 +267,7 @@ def _undecodable(
         return bad
 
     found = []
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start, bad in zip(range(0, len(paths), 256), pool.map(check, range(0, len(paths), 256))):
             found += bad
             if progress:

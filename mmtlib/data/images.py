@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import posixpath
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,14 +15,43 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmtlib import InputError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+Image.init()
+if importlib.util.find_spec("pillow_heif"):
+    importlib.import_module("pillow_heif").register_heif_opener()
+# Not EPS (opening one starts Ghostscript), nor formats without a signature of their own (TGA, PCX)
+_FORMATS = tuple(
+    name
+    for name in "JPEG PNG BMP GIF WEBP TIFF PPM AVIF JPEG2000 PSD QOI SGI HEIF".split()
+    if name in Image.OPEN
+)
+_READ = {suffix for suffix, name in Image.registered_extensions().items() if name in (*_FORMATS, "MPO")}
+_PHONES = frozenset({".heic", ".heif", ".hif"})
+_RAW = frozenset(
+    {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+)  # TIFF holds only a thumbnail
+IMAGE_SUFFIXES = frozenset({*_READ, *_PHONES, *_RAW, ".jxl", ".tga", ".pcx"})
 MAX_PIXELS = 50_000_000  # a small file can unpack to gigabytes; pedestrian crops hold a hundredth of this
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # not EPS: opening one starts Ghostscript
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file is called like an image. macOS's `._0002_c1.jpg` holds file attributes, not an image."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_image(file: str | Path) -> bool:
+    """Whether a file is called like an image, or is one by its content whatever it is called."""
+    name = os.path.basename(file)
+    if is_image_name(name) or name.startswith(".") or not os.path.isfile(file):
+        return is_image_name(name)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return _is_heic(file)
+    except Image.DecompressionBombError:
+        return True  # to be named when it is decoded
+    except Exception:  # as for a text that starts like a picture
+        return False
 
 
 def shown(name: object) -> str:
@@ -37,23 +69,46 @@ def list_images(root: Path, folder: str) -> list[str]:
     """Paths of the images directly in `root/folder`, relative to `root`, sorted.
 
     Raises:
-        InputError: the folder or an image is a link that leads out of `root`.
+        InputError: the folder or an image is a link that leads out of `root`, or images lie in a folder below.
     """
     _refuse(root, [folder] if _leaves(root, folder) else [])
     with os.scandir(root / folder) as entries:
-        linked = {f"{folder}/{e.name}": e.is_symlink() for e in entries if is_image_name(e.name)}
+        linked = {f"{folder}/{e.name}": e.is_symlink() for e in entries if is_image(e.path)}
     _refuse(root, [path for path in linked if linked[path] and _leaves(root, path)])
+    if below := [child.name for child in subfolders(root / folder) if walk_images(child)]:
+        raise InputError(
+            f"{root / folder} holds folders with images ({some(below)}): put the images into it itself."
+        )
     return sorted(linked)
 
 
-def walk_images(root: Path) -> Iterator[str]:
-    """Paths of all images below `root`, relative to it; linked and hidden folders are not entered."""
-    for parent, folders, names in os.walk(root):
+def walk_files(root: Path) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it, without hidden ones; linked folders within it are followed.
+
+    Raises:
+        InputError: a linked folder leads out of `root`, or to a folder that holds the link.
+        OSError: a folder cannot be read.
+    """
+    for parent, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        folder = Path(parent).relative_to(root)
-        paths = [(folder / name).as_posix() for name in sorted(names) if is_image_name(name)]
-        _refuse(root, [path for path in paths if os.path.islink(root / path) and _leaves(root, path)])
-        yield from paths
+        here = Path(parent).relative_to(root)
+        links = [(here / name).as_posix() for name in folders if os.path.islink(os.path.join(parent, name))]
+        _refuse(root, [link for link in links if _leaves(root, link)])
+        for link in links:
+            if os.path.realpath(root / link) in map(os.path.realpath, (root / link).parents):
+                raise InputError(f"{root}: {shown(link)} links to a folder that holds it. Remove the link.")
+        yield from ((here / name).as_posix() for name in sorted(names) if not name.startswith("."))
+
+
+def walk_images(root: Path) -> list[str]:
+    """Paths of all images below `root`, relative to it, sorted; by name or by content.
+
+    Raises:
+        InputError, OSError: as `walk_files`; or images are links that lead out of `root`.
+    """
+    paths = sorted(path for path in walk_files(root) if is_image(root / path))
+    _refuse(root, [path for path in paths if os.path.islink(root / path) and _leaves(root, path)])
+    return paths
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[str]:
@@ -88,37 +143,22 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
 
 
-def first_entry(path: Path) -> str:
-    """The name of some image in a folder, or the first line of a file; empty when there is none."""
-    if path.is_dir():
-        with os.scandir(path) as entries:
-            return next((entry.name for entry in entries if is_image_name(entry.name)), "")
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        return stream.readline(1000)
-
-
 def tree(folder: Path, depth: int = 2, limit: int = 8) -> str:
     """Draw the folders below `folder`, each with its number of files and one file's name, for messages."""
 
-    def lines(at: Path, level: int) -> Iterator[str]:
-        with os.scandir(at) as entries:
-            names = sorted(entry.name for entry in entries if not entry.is_dir())
-        below = subfolders(at)
-        what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
-        yield f"{'  ' * level}{at.name}/  ({what})"
-        if level < depth:
-            for child in below[:limit]:
-                yield from lines(child, level + 1)
-            if len(below) > limit:
-                yield f"{'  ' * (level + 1)}… and {len(below) - limit} more folders"
-
-    return "\n".join(lines(folder, 0))
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir())
+    what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
+    below = subfolders(folder) if depth else []
+    rest = [f"… and {len(below) - limit} more folders"] if len(below) > limit else []
+    parts = [tree(child, depth - 1, limit) for child in below[:limit]] + rest
+    return "\n".join([f"{folder.name}/  ({what})", *(textwrap.indent(part, "  ") for part in parts)])
 
 
 def read_image(path: str | Path, height: int, width: int, *, fast: bool = False) -> np.ndarray:
     """Decode one image and resize it (bicubic, as the authors do): content decides the format, EXIF the rotation.
 
-    Animations give their first frame, transparency is laid over white, 16 bits are scaled to 8.
+    Animations give their first frame, transparency is laid over white, 12 and 16 bits are scaled to 8.
 
     Args:
         path: the file.
@@ -133,13 +173,17 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
         InputError: the reason why it cannot be read (without the file's name).
     """
     try:
+        if os.path.splitext(path)[1].lower() in _RAW:
+            raise InputError("a camera's raw file; save it as JPEG or PNG")
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}")
             if fast:
                 image.draft("RGB", (width, height))
-            upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
-            rgb = _to_rgb(upright)
+            rgb = _to_rgb(_eight_bits(image))
+            if (orientation := image.getexif().get(0x0112, 1)) != 1:  # once loaded: TIFF turns itself
+                rgb.getexif()[0x0112] = orientation
+                rgb = ImageOps.exif_transpose(rgb)
             if rgb.size != (width, height):
                 rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
             return np.asarray(rgb)
@@ -151,19 +195,60 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
-        image.load()
         return image
-    if image.mode == "F":
-        raise InputError("floating-point pixels have no known range; save it as 8-bit RGB")
-    if image.mode.startswith("I"):  # convert("RGB") would clip 16-bit values at 255 and turn the image white
-        values = np.asarray(image.convert("I"))
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError("32-bit pixels have no known range; save it as 8-bit RGB")
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel; deeper ones are scaled by the range that their format states.
+
+    Raises:
+        InputError: that range is unknown, or 16 bits hold values of at most 14, as cameras of 10 to 14 bits write them.
+    """
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    deep = any(";16" in str(tile) for tile in image.tile)
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        raise InputError(f"{kind} pixels have no known range; save it as 8-bit RGB")
+    image.load()
+    if not image.mode.startswith("I"):  # colour: Pillow has kept the upper 8 of 16 bits
+        if deep and image.mode in ("RGB", "LA", "RGBA"):
+            bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
+            _refuse_dark(max(high for _, high in bands) << 8 or 255)
+        return image
+    values = np.asarray(image).astype(np.int64)  # convert("RGB") would clip them at 255
+    largest = 4095 if tags.get(258) == (12,) else 65535
+    if largest == 65535 and image.format in ("PNG", "TIFF"):
+        _refuse_dark(int(values.max()))
+    if tags.get(262) == 0:  # white is zero: Pillow minds it up to 8 bits only
+        values = largest - values
+    return Image.fromarray(((values * 510 + largest) // (2 * largest)).astype(np.uint8))
+
+
+def _refuse_dark(largest: int) -> None:
+    if 0 < largest < 1 << 14:
+        raise InputError(
+            f"its 16-bit values stay below {1 << max(8, largest.bit_length()):,}, as of a camera with fewer bits, and "
+            "would be nearly black; stretch the whole collection to 16 bits, or save it as 8-bit RGB"
+        )
+
+
+def _is_heic(path: str | Path) -> bool:
+    """By the brand in a file's first bytes (ISO 14496-12)."""
+    with open(path, "rb") as stream:
+        head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in (
+        b"heic",
+        b"heix",
+        b"heim",
+        b"hevc",
+        b"heif",
+        b"mif1",
+        b"msf1",
+    )
 
 
 def _reason(path: str | Path, error: Exception) -> str:
@@ -172,8 +257,19 @@ def _reason(path: str | Path, error: Exception) -> str:
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix == ".jxl":
+            return "JPEG XL, which Pillow cannot read; save it as JPEG or PNG"
+        if suffix in _PHONES or _is_heic(path):
+            return (
+                "HEIC, which Pillow reads with a plug-in: pip install pillow-heif, or save it as JPEG or PNG"
+            )
         return f"not an image in a known format ({', '.join(_FORMATS)})"
     return f"{type(error).__name__}: {error}"
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _leaves(root: Path, path: str) -> bool:

@@ -5,7 +5,6 @@ A layout is one row of `LAYOUTS` and one function that turns a root folder into 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import posixpath
@@ -19,11 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from mmtlib import InputError
-from mmtlib.data.images import first_entry, inside, list_images, some, subfolders, tree, walk_images
+from mmtlib.data.content import digests
+from mmtlib.data.images import (
+    inside,
+    is_image_name,
+    list_images,
+    some,
+    subfolders,
+    tree,
+    walk_files,
+    walk_images,
+)
+from mmtlib.data.tables import NO_LABEL, is_table_name, lists_identities, lists_images, read_table, read_text
 
 _FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
-_BOX = re.compile(r"(-1|\d{1,18})_c([1-9]\d{0,8})(?!\d)")  # identity and camera
-NO_LABEL = -1  # pid of junk detections (Market-1501) and of images without labels
+_BOX = re.compile(r"(-1|\d{1,18})_[cC]0*([1-9]\d{0,8})(?!\d)")  # identity and camera
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,14 @@ class ReIDDataset:
     gallery: Split
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, sizes and labels of all files: the same wherever the data lie."""
+        """SHA-256 over names, labels and hashes of the content of all files: the same wherever the data lie."""
         digest = hashlib.sha256()
         for part in ("train", "query", "gallery"):
             split: Split = getattr(self, part)
             digest.update(f"{part} {len(split)}\n".encode())
-            for path, pid, camid in zip(split.paths, split.pids.tolist(), split.camids.tolist(), strict=True):
-                size = os.stat(os.path.join(self.root, path)).st_size
-                digest.update(os.fsencode(path) + f"\0{size} {pid} {camid}\n".encode())
+            rows = zip(split.paths, digests(self.root, split.paths), split.pids, split.camids, strict=True)
+            for path, content, pid, camid in rows:
+                digest.update(os.fsencode(path) + f"\0{content} {pid} {camid}\n".encode())
         return digest.hexdigest()
 
 
@@ -74,43 +83,38 @@ class ReIDDataset:
 class Layout:
     """One way to lay out a data set.
 
-    `needs` are globs at the root; `probe` must match an image's name in the first of them (or a file's
-    first line), which tells layouts with equal folders apart; `tree` is shown to those who have none.
+    `fits` tells whether a folder is the root of one; `tree` is shown to those who have none.
     """
 
     name: str
-    needs: tuple[str, ...]
-    probe: re.Pattern[str]
+    fits: Callable[[Path], bool]
     read: Callable[[Path], ReIDDataset]
     tree: str
 
 
-def read_dataset(folder: str | Path, layout: str | None = None) -> ReIDDataset:
+def read_dataset(folder: str | Path) -> ReIDDataset:
     """Read a data set and recognise its layout.
 
     Args:
-        folder: the data set's folder, its parent, the parent of the zip's inner folder, or a CSV file.
-        layout: a name in `LAYOUTS` when only that one will do; by default the one that fits.
+        folder: the data set's folder, its parent, the parent of the zip's inner folder, or a table (CSV).
 
     Returns:
-        The data set. Images in a folder that fits no layout are read as unlabelled (`read_image_folder`).
+        The data set. Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not
+        where a table lies beside them.
 
     Raises:
         InputError: no layout fits (the message shows the tree found and the tree wanted), several data sets
             lie in the folder, a name cannot be parsed, or a path leaves the data set's folder.
     """
     folder = Path(folder).expanduser()
-    if folder.is_file() and folder.suffix.lower() == ".csv" and layout in (None, "csv"):
+    if folder.is_file():
         return read_csv(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that holds the data set.")
     folder = folder.resolve()
-    rows = [row for row in LAYOUTS if layout in (None, row.name)]
-    if not rows:
-        raise InputError(f"Unknown layout {layout!r}; known are {', '.join(row.name for row in LAYOUTS)}.")
     level, seen = [folder], []
     for _ in range(3):  # the folder itself, what lies in it, and the inner folder of an unpacked zip
-        found = [(root, row) for root in level if (row := next((r for r in rows if _fits(root, r)), None))]
+        found = [(root, row) for root in level if (row := next((r for r in LAYOUTS if r.fits(root)), None))]
         if len(found) > 1:
             names = some([root.relative_to(folder).as_posix() for root, _ in found])
             raise InputError(f"{folder} holds {len(found)} data sets ({names}). Give the folder of one.")
@@ -118,28 +122,11 @@ def read_dataset(folder: str | Path, layout: str | None = None) -> ReIDDataset:
             return found[0][1].read(found[0][0])
         seen += level
         level = [child for parent in level for child in subfolders(parent)]
-    if layout is None and not any(map(_looks_labelled, seen)) and any(walk_images(folder)):
+    if not any(map(_looks_labelled, seen)) and walk_images(folder):
+        _refuse_tables(folder)
         return read_image_folder(folder)
-    wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in rows)
+    wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
     raise InputError(f"No data set found in {folder}.\n\nFound:\n{tree(folder)}\n\nWanted:\n{wanted}")
-
-
-def read_market1501(folder: str | Path) -> ReIDDataset:
-    """Read Market-1501, or any data set written in its form (as the embedded worlds are).
-
-    Junk images (pid -1) and distractors (pid 0) stay in the gallery: evaluation decides what to do with them.
-    """
-    return read_dataset(folder, "market1501")
-
-
-def read_dukemtmc(folder: str | Path) -> ReIDDataset:
-    """Read DukeMTMC-reID (withdrawn by its authors in 2019: think before you use a copy)."""
-    return read_dataset(folder, "dukemtmc")
-
-
-def read_msmt17(folder: str | Path) -> ReIDDataset:
-    """Read MSMT17, version 1 or 2. Training and validation lists are both `train`, as in the literature."""
-    return read_dataset(folder, "msmt17")
 
 
 def _read_boxes(root: Path, name: str) -> ReIDDataset:
@@ -169,15 +156,13 @@ def _read_market1501(root: Path) -> ReIDDataset:
 def _read_msmt17(root: Path) -> ReIDDataset:
     """Lists of `0000/0000_000_01_0303morning_0015_0.jpg 0`: path and identity; third field = camera."""
     prefix, suffix = ("mask_", "_v2") if (root / "mask_train_v2").is_dir() else ("", "")
-
     pattern = re.compile(r"\s*((?:\S*/)?[^/_\s]+_[^/_\s]+_(0*[1-9]\d{0,8})_[^/\s]+)\s+(\d{1,18})\s*")
 
     def read_lists(part: str, *names: str) -> Split:
         rows = []
         for name in names:
-            text = (root / name).read_text(encoding="utf-8", errors="surrogateescape")
-            for number, line in enumerate(text.splitlines(), 1):
-                match = pattern.fullmatch(line)
+            for number, line in enumerate(read_text(root / name).splitlines(), 1):
+                match = pattern.fullmatch(line.replace("\\", "/"))
                 if match is None and line.strip():
                     raise InputError(
                         f"{root / name}, line {number}: {line.strip()!r}. Expected a path and an identity: "
@@ -188,64 +173,50 @@ def _read_msmt17(root: Path) -> ReIDDataset:
         if not rows:
             raise InputError(f"{root}: {', '.join(names)} list no images.")
         paths, *labels = zip(*rows)
-        return _split(inside(root, paths), *labels)
+        paths = inside(root, paths)
+        if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
+            raise InputError(
+                f"{root}: {len(twice)} images are listed twice in {' and '.join(names)}: {some(twice)}."
+            )
+        return _split(paths, *labels)
 
     train = read_lists("train", "list_train.txt", "list_val.txt")
     return ReIDDataset("msmt17", root, train, *(read_lists("test", name) for name in _FILES[2:]))
 
 
 def read_csv(path: str | Path) -> ReIDDataset:
-    """Read any data set from a CSV file with the columns `path,pid,camid,split` (others are ignored).
+    """Read any data set from a table with the columns `path,pid,camid,split` (others are ignored).
 
     `path` is the file, or a folder that holds one. Paths in it are relative to its folder; `split` is train,
     query or gallery, and any may be empty; pid -1 marks an image without label; camid counts from 0.
 
     Raises:
-        InputError: a column or a file is missing, a value is not a number, a path leaves the folder.
+        InputError: the table is refused (`tables.read_table`), is one of several, or a path leaves its folder.
     """
     path = Path(path).resolve()
     if path.is_dir():
-        tables = sorted(path.glob("*.csv"))
+        tables = _tables(path)
         if len(tables) != 1:
-            raise InputError(f"{path} holds {len(tables)} CSV files. Name one of them.")
+            raise InputError(
+                f"{path} holds {len(tables)} tables ({some([table.name for table in tables])}). Name one of them "
+                "instead of the folder, or move the others away."
+            )
         path = tables[0]
-    rows: dict[str, list[tuple[str, int, int]]] = {"train": [], "query": [], "gallery": []}
-    # utf-8-sig: spreadsheets write a byte-order mark
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        table = csv.DictReader(stream)
-        header = [name.strip() for name in table.fieldnames or []]
-        if not {"path", "pid", "camid", "split"} <= set(header):
-            raise InputError(f"{path}: columns are {header}, expected path,pid,camid,split with commas.")
-        table.fieldnames = header
-        for row in table:
-            split = (row["split"] or "").strip()
-            labels = [re.fullmatch(r"\s*(-1|\d{1,18})\s*", row[name] or "") for name in ("pid", "camid")]
-            if split not in rows or None in labels or labels[1][1] == "-1" or not row["path"]:
-                raise InputError(
-                    f"{path}, line {table.line_num}: path {row['path']!r}, pid {row['pid']!r}, "
-                    f"camid {row['camid']!r}, split {row['split']!r}. Expected whole numbers (pid from -1, "
-                    "camid from 0), and a split called train, query or gallery."
-                )
-            name = row["path"].strip().replace("\\", "/")
-            if not posixpath.basename(name).startswith("._"):
-                rows[split].append((name, *(int(label[1]) for label in labels)))
-    splits = []
-    for part, entries in rows.items():
-        names, pids, camids = zip(*entries) if entries else ((), (), ())
-        paths = inside(path.parent, names)
-        twice = sorted(item for item, count in Counter(paths).items() if count > 1)
-        if twice:
-            raise InputError(f"{path}: {len(twice)} images are listed twice in {part}: {some(twice)}.")
-        splits.append(_split(paths, pids, camids))
-    if not any(len(split) for split in splits):
+    rows = read_table(path, path.parent)
+    if not rows:
         raise InputError(f"{path} lists no images.")
+    splits = []
+    for part in ("train", "query", "gallery"):
+        chosen = [row for row in rows if row.split == part]
+        paths = inside(path.parent, [row.path for row in chosen])
+        splits.append(_split(paths, (row.pid for row in chosen), (row.camid for row in chosen)))
     return ReIDDataset(path.stem, path.parent, *splits)
 
 
 def read_image_folder(folder: str | Path) -> ReIDDataset:
     """Read a folder of images, with any subfolders, that has no labels: all are `train`, pid -1, camera 0."""
     root = Path(folder).resolve()
-    paths = sorted(walk_images(root))
+    paths = walk_images(root)
     if not paths:
         raise InputError(f"{root} holds no images, such as .jpg or .png files.")
     train, empty = _split(paths, [NO_LABEL] * len(paths), [0] * len(paths)), _split([], [], [])
@@ -256,10 +227,42 @@ def _split(paths: Iterable[str], pids: Iterable[int | str], camids: Iterable[int
     return Split(tuple(paths), *(np.array([int(x) for x in labels], np.int64) for labels in (pids, camids)))
 
 
-def _fits(root: Path, row: Layout) -> bool:
-    if not all(any(root.glob(need)) for need in row.needs):
+def _tables(root: Path) -> list[Path]:
+    """Tables directly in a folder: by their ending, and texts whose first line tells of images."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+    texts = [name for name in names if name.lower().endswith(".txt")][:20]  # more are notes on single images
+    return [
+        root / name for name in names if is_table_name(name) or (name in texts and lists_images(root / name))
+    ]
+
+
+def _refuse_tables(folder: Path) -> None:
+    """Never take images for unlabelled without a word where a table may tell who they are."""
+    parents = {str((folder / path).parent) for path in walk_files(folder)}
+    for table in [table for parent in sorted(parents) for table in _tables(Path(parent))]:
+        advice = f"To use these images without labels, move {table.name} out of {folder}"
+        try:
+            read_table(table, table.parent)
+        except InputError as error:
+            raise InputError(f"{error} {advice}.") from error
+        raise InputError(f"{table} lies too deep below {folder}: give the table itself. {advice}.")
+
+
+def _holds(root: Path, needs: tuple[str, ...], probe: re.Pattern[str]) -> bool:
+    """Whether all needs are there, and an image of the first (or a line of it, if it is a list) matches."""
+    if not all((root / need).exists() for need in needs):
         return False
-    return row.probe.match(first_entry(min(root.glob(row.needs[0])))) is not None
+    first = root / needs[0]
+    names = filter(is_image_name, os.listdir(first)) if first.is_dir() else read_text(first).splitlines()
+    return any(probe.match(name) for name in names)
+
+
+def _is_msmt17(root: Path) -> bool:
+    return any(
+        _holds(root, (*_FILES, *parts), _LISTED)
+        for parts in (("train", "test"), ("mask_train_v2", "mask_test_v2"))
+    )
 
 
 def _looks_labelled(root: Path) -> bool:
@@ -274,27 +277,27 @@ _LISTS = """{0}/
   list_train.txt, list_val.txt, list_query.txt, list_gallery.txt
   {1}/  0000/0000_000_01_0303morning_0015_0.jpg …
   {2}/   0000/0000_000_01_0303morning_0008_0.jpg …"""
+_LISTED = re.compile(r"\s*\S+\s+\d+")
 _FILES = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+
+_MARKET, _DUKE = re.compile(_BOX.pattern + r"(?!_f\d)"), re.compile(_BOX.pattern + r"_f\d")
 
 LAYOUTS = (
     Layout(
-        "market1501", _FOLDERS, re.compile(r"-?\d+_c\d+s\d+_"), _read_market1501,
+        "market1501", partial(_holds, needs=_FOLDERS, probe=_MARKET), _read_market1501,
         _BOXES.format("Market-1501-v15.09.15", "0002_c1s1_000451_03.jpg"),
     ),
     Layout(
-        "dukemtmc", _FOLDERS, re.compile(r"\d+_c\d+_f\d+"), partial(_read_boxes, name="dukemtmc"),
+        "dukemtmc", partial(_holds, needs=_FOLDERS, probe=_DUKE), partial(_read_boxes, name="dukemtmc"),
         _BOXES.format("DukeMTMC-reID", "0001_c2_f0046182.jpg"),
     ),
     Layout(
-        "msmt17", (*_FILES, "train", "test"), re.compile(r"\S+\s+\d+"), _read_msmt17,
-        _LISTS.format("MSMT17_V1", "train", "test"),
+        "msmt17", _is_msmt17, _read_msmt17,
+        _LISTS.format("MSMT17_V1", "train", "test") + "\n\nor\n\n"
+        + _LISTS.format("MSMT17_V2", "mask_train_v2", "mask_test_v2"),
     ),
     Layout(
-        "msmt17", (*_FILES, "mask_train_v2", "mask_test_v2"), re.compile(r"\S+\s+\d+"), _read_msmt17,
-        _LISTS.format("MSMT17_V2", "mask_train_v2", "mask_test_v2"),
-    ),
-    Layout(
-        "csv", ("*.csv",), re.compile(r".*\bpid\b"), read_csv,
+        "csv", lambda root: any(map(lists_identities, _tables(root))), read_csv,
         "folder/\n  any_name.csv  with the columns path,pid,camid,split; paths relative to the folder",
     ),
 )  # fmt: skip

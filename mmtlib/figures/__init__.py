@@ -8,6 +8,7 @@ by `figures.show(figure, alt)`. All public names can be used from here; the comm
 from mmtlib.figures.ablations import differences_to, scores_against
 from mmtlib.figures.animation import animate_maps, show_gif
 from mmtlib.figures.curves import (
+    gap_shares,
     label_quality_curves,
     learning_curves,
     memorisation_curves,

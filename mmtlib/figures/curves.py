@@ -87,6 +87,43 @@ def method_bars(results: Sequence[Any], key: str = "mAP", ax: Axes | None = None
     return ax
 
 
+def gap_shares(
+    results: Sequence[dict], published: Sequence[tuple[str, str, float]], ax: Axes | None = None
+) -> Axes:
+    """The share of the gap direct → supervised that each method closes on each task, beside what is published.
+
+    Args:
+        results: Results with both ends for each task and seed; a dot per seed, a bar mean ± sd.
+        published: (task, method, share in percent); a hollow marker each.
+    """
+    every = tables.frame(results)
+    every = every[every["gap"].notna() & ~every["method"].isin(["direct", "supervised"])]
+    tasks, methods = list(dict.fromkeys(every["task"])), list(dict.fromkeys(every["method"]))
+    ax = new_axes(ax, height=3.8)
+    for i, method in enumerate(methods):
+        style, off = METHOD_STYLE[method], 0.8 * ((i + 0.5) / len(methods) - 0.5)
+        for j, task in enumerate(tasks):
+            values = every[(every["method"] == method) & (every["task"] == task)]["gap"].to_numpy()
+            name = METHODS[method].title if j == 0 else None
+            ax.plot(np.full(len(values), j + off), values, linestyle="", marker=style["marker"], color=style["color"],
+                    alpha=0.45, markersize=5, label=name)  # fmt: skip
+            sd = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            ax.errorbar(
+                j + off + 0.05, values.mean(), sd, color=style["color"], marker="_", capsize=3, markersize=9
+            )
+            for where, who, share in published:
+                if (where, who) == (task, method):
+                    first = j == 0 and i == 0
+                    ax.plot(j + off + 0.11, share, marker="o", markersize=8, markerfacecolor="none", linestyle="",
+                            color=style["color"], label="published (photographs)" if first else None)  # fmt: skip
+    ax.axhline(0, color="#444444", linewidth=1)
+    ax.set_xticks(range(len(tasks)), tasks)
+    ax.set_ylabel(title("gap"))
+    ax.grid(axis="x", visible=False)
+    legend(ax)
+    return ax
+
+
 def paired_differences(
     results: Sequence[dict], a: str = "mmt", b: str = "hard", ax: Axes | None = None, key: str = "mAP"
 ) -> Axes:

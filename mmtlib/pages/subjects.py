@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from mmtlib import InputError, clustering
 from mmtlib.adaptation import authors_rho, stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.images import some
-from mmtlib.data.readers import NO_LABEL, ReIDDataset
+from mmtlib.data.readers import ReIDDataset, read_image_folder
+from mmtlib.data.tables import NO_LABEL, read_table
 from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.evaluation import extract
 from mmtlib.files import read_json
@@ -68,12 +68,10 @@ def subject_of_images(
         images: A folder of images, a data set (its training images count), or an embedded domain's name.
         checkpoint: Weights of any kind that `networks.open_network` reads.
         settings: Image size, precision, DBSCAN's parameters; `networks.settings_of` finds those of a network.
-        labels: A CSV file with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
+        labels: A table with the columns `path,pid` and, if known, `camid`; paths relative to the folder of images.
         clusters: K for k-means; None takes DBSCAN with the authors' rule for eps.
     """
-    dataset = open_dataset(images, settings)
-    if labels is not None:
-        dataset = _with_labels(dataset, labels)
+    dataset = _opened(images, settings, labels)
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
     network = open_network(checkpoint, gain=settings.gain)
@@ -107,24 +105,35 @@ def _subject(
     return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
 
 
+def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:
+    images = str(Path(images).expanduser())
+    if labels is None:
+        return open_dataset(images, settings)
+    if not labels.is_file():
+        raise InputError(
+            f"{labels} is not a file. Give a table with the columns path,pid and, if known, camid"
+        )
+    try:
+        dataset = open_dataset(images, settings)
+    except InputError:  # plain images and these labels beside them, which alone make no data set
+        if labels.resolve().parent != Path(images).resolve():
+            raise
+        dataset = read_image_folder(images)
+    return _with_labels(dataset, labels)
+
+
 def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:
-    """The data set with identities and cameras from a CSV file; images that it does not name have no identity."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"path", "pid"} <= set(rows[0]):
-        raise InputError(f"{file}: expected the columns path,pid and, if known, camid, and a line per image")
+    """The data set with identities and cameras from a table; images that it does not name have no identity."""
+    rows = read_table(file, dataset.root, ("path", "pid"))
     place = {path: i for i, path in enumerate(dataset.train.paths)}
-    if strange := [row["path"] for row in rows if row["path"] not in place]:
+    if strange := [row.path for row in rows if row.path not in place]:
         raise InputError(
             f"{file} names {len(strange)} images that are not in {dataset.root}: {some(strange)}. "
             "Paths are relative to that folder"
         )
     pids, camids = np.full(len(place), NO_LABEL), dataset.train.camids.copy()
-    try:
-        for row in rows:
-            pids[place[row["path"]]] = int(row["pid"])
-            if row.get("camid"):
-                camids[place[row["path"]]] = int(row["camid"])
-    except ValueError as error:
-        raise InputError(f"{file}: pid and camid are whole numbers, camid from 0: {error}") from error
+    for row in rows:
+        pids[place[row.path]] = row.pid
+        if row.camid is not None:
+            camids[place[row.path]] = row.camid
     return dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, pids=pids, camids=camids))

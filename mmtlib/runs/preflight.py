@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings, has_clusters
-from mmtlib.data.checks import unscorable_queries, unscored
+from mmtlib.data.checks import contradictions, unscorable_queries, unscored
 from mmtlib.data.tasks import Census, census, open_dataset
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
@@ -37,10 +38,14 @@ def check(wanted: Mapping[Path, Settings]) -> None:
         InputError: Names everything that was found: data that the method cannot use (no labels where it needs some,
             more clusters than images, no query that could be scored), ImageNet weights that are missing, two faiss
             packages in one environment, too little disk for all of them.
+
+    Warns:
+        UserWarning: A data set contradicts itself (`checks.contradictions`): results on it mean less than they say.
     """
     found = [*_faiss_clash(), *impossible(wanted.values())]
     for target, settings in {settings.target: settings for settings in wanted.values()}.items():
         found += _unscorable(target, settings)
+    _say_contradictions(wanted.values())
     for name, source in sorted({(s.backbone, s.imagenet) for s in wanted.values() if s.imagenet}):
         try:
             imagenet_file(name, source)
@@ -241,6 +246,18 @@ def _faiss_clash() -> list[str]:
         f"{' and '.join(there)} are both installed and overwrite each other: pip uninstall --yes "
         f"{' '.join(there)}, then make install"
     ]
+
+
+def _say_contradictions(wanted: Iterable[Settings]) -> None:
+    for name, settings in {end: s for s in wanted for end in (s.source, s.target)}.items():
+        if name in EMBEDDED_DOMAINS:
+            continue
+        try:
+            problems, _ = contradictions(open_dataset(name, settings))
+        except InputError:
+            continue  # said already, by `impossible`
+        for problem in problems:
+            warnings.warn(f"{name}: {problem} (mmt check-data says more)", stacklevel=3)
 
 
 def _unscorable(target: str, settings: Settings) -> list[str]:

@@ -1,0 +1,191 @@
+"""One reader for every table of images, whatever program wrote it: separator, encoding, spelling of the header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mmtlib import InputError
+from mmtlib.data.images import IMAGE_SUFFIXES, shown, some
+
+COLUMNS = ("path", "pid", "camid", "split")
+NO_LABEL = -1  # pid of junk detections (Market-1501) and of images without labels
+_MEANS = {
+    **dict.fromkeys("path file filename filepath image imagename imagefile imagepath".split(), "path"),
+    **dict.fromkeys("pid id identity label person personid individual".split(), "pid"),
+    **dict.fromkeys("camid cam camera cameraid".split(), "camid"),
+    "split": "split",
+}
+_SEPARATORS = ",;\t|"
+_SHEETS = frozenset({".xlsx", ".xls", ".ods"})
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
+}  # fmt: skip
+_NUMBER = re.compile(r"(-1|[0-9]{1,18})(?:[.,]0{1,2})?")  # 3.0, as a column with gaps is written; not 1.000
+
+
+class Row(NamedTuple):
+    """A line of a table: path with forward slashes, as normalised; camid and split are None where absent."""
+
+    path: str
+    pid: int
+    camid: int | None
+    split: str | None
+
+
+def is_table_name(name: str) -> bool:
+    """Whether a file is called like a table, one of a spreadsheet program included."""
+    return not name.startswith(".") and (
+        os.path.splitext(name)[1].lower() in _SHEETS | {".csv", ".tsv", ".tab"}
+    )
+
+
+def lists_identities(file: Path) -> bool:
+    """Whether a file's header has columns of images and of identities."""
+    return {"path", "pid"} <= set(_meanings(_header(read_text(file, 4096))[1]))
+
+
+def lists_images(file: Path) -> bool:
+    """Whether a file, of any name, lists identities, or has an image's name in its first line."""
+    words = re.split(r"[\s,;|]", read_text(file, 4096).lstrip().partition("\n")[0])
+    return lists_identities(file) or any(
+        os.path.splitext(word.strip('"'))[1].lower() in IMAGE_SUFFIXES for word in words
+    )
+
+
+def read_text(file: Path, limit: int = -1) -> str:
+    """Text of any Unicode encoding, by its byte-order mark or its zeros; bytes that are no UTF-8 become surrogates."""
+    with file.open("rb") as stream:
+        data = stream.read(limit)
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+    zeros = [i for i in range(min(4, len(data))) if not data[i]]
+    if zeros in ([1, 3], [0, 2]):
+        return data.decode("utf-16-le" if zeros[0] else "utf-16-be", "replace")
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> list[Row]:
+    """Every line of a table of images, checked.
+
+    Args:
+        file: Columns separated by comma, semicolon, tab or bar; others than those of `COLUMNS` are ignored, and so are
+            lines without any value. `identity`, `camera`, `file` and the like are understood.
+        root: The folder that paths are relative to.
+        needed: Columns that must be there. An empty identity is an image of unknown identity (-1) in training.
+
+    Raises:
+        InputError: A column is absent or there twice; a line is incomplete, or holds no whole number of at most 18
+            digits, an unknown split or an unclosed quotation mark; an image is listed twice in one split.
+    """
+    text = read_text(file)
+    if text.startswith(("PK\3\4", "\udcd0\udccf\x11")):
+        raise InputError(
+            f"{file} is a spreadsheet. Save it as CSV (UTF-8) with the columns {','.join(needed)}."
+        )
+    separator, header = _header(text)
+    place = _columns(file, header, needed)
+    rows: list[Row] = []
+    lines = _lines(file, text, separator)
+    next(lines, None)
+    for number, cells in lines:
+        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+            raise InputError(f"{file}, line {number}: {len(cells)} values under {len(header)} columns.")
+        found = {name: cells[i].strip() if i < len(cells) else "" for name, i in place.items()}
+        row = _row(found, needed, short=any(place[name] >= len(cells) for name in needed))
+        if row is None:
+            said = ", ".join(f"{name} {value[:100]!r}" for name, value in found.items())
+            raise InputError(
+                f"{file}, line {number}: {said}. Expected whole numbers of at most 18 digits (pid from -1, camid "
+                "from 0)" + (", and a split called train, query or gallery." if "split" in needed else ".")
+            )
+        if not posixpath.basename(row.path).startswith("._"):
+            rows.append(row._replace(path=_spelled(root, row.path)))
+    parts = {row.split for row in rows}
+    for part in sorted(parts, key=str):
+        counts = Counter(row.path for row in rows if row.split == part)
+        if twice := sorted(path for path, count in counts.items() if count > 1):
+            where = f" in {part}" if part else ""
+            raise InputError(f"{file}: {len(twice)} images are listed twice{where}: {some(twice)}.")
+    return rows
+
+
+def _row(found: dict[str, str], needed: tuple[str, ...], short: bool) -> Row | None:
+    split = found["split"].lower() if "split" in needed else None
+    pid, camid = (_NUMBER.fullmatch(found.get(name, "")) for name in ("pid", "camid"))
+    unknown = not found["pid"] and split in (None, "train")  # among queries and gallery: -1 where it is meant
+    path = posixpath.normpath(found["path"].replace("\\", "/")) if found["path"] else ""
+    if short or not path or "\0" in path or not (pid or unknown):
+        return None
+    if (found.get("camid") or "camid" in needed) and (camid is None or camid[1] == "-1"):
+        return None
+    if split not in (None, "train", "query", "gallery"):
+        return None
+    return Row(path, int(pid[1]) if pid else NO_LABEL, int(camid[1]) if camid else None, split)
+
+
+def _lines(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines that hold anything, each with the number where it starts."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{file}, line {number}: {error}. Is a quotation mark not closed?") from error
+        if any(cell.strip() for cell in cells) and not (number == 1 and cells[0].startswith("sep=")):
+            yield number, cells
+
+
+def _header(text: str) -> tuple[str, list[str]]:
+    """The separator under which the first line names most of the known columns, else has most parts; and those."""
+    lines = (
+        line for line in re.split("[\r\n]+", text) if line.strip(" \t,;|") and not line.startswith("sep=")
+    )
+    first = next(lines, "")[:10_000]
+    split = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
+    best = max(split, key=lambda separator: (len({*_meanings(split[separator]), ""}), len(split[separator])))
+    return best, [cell.strip() for cell in split[best]]
+
+
+def _meanings(header: list[str]) -> list[str]:
+    """What each column is to us, "" if nothing. A column called exactly so goes before its synonyms."""
+    plain = [re.sub(r"[\s_-]", "", name).lower() for name in header]
+    means = [_MEANS.get(name, "") for name in plain]
+    return [m if name == m or m not in plain else "" for name, m in zip(plain, means)]
+
+
+def _columns(file: Path, header: list[str], needed: tuple[str, ...]) -> dict[str, int]:
+    means = _meanings(header)
+    names = some([name[:40] for name in header])
+    for name in COLUMNS:
+        if means.count(name) > 1:
+            both = some([header[i] for i, m in enumerate(means) if m == name])
+            raise InputError(
+                f"{file} has {means.count(name)} columns for {name} ({both}). Rename all but one."
+            )
+    if absent := [name for name in needed if name not in means]:
+        raise InputError(
+            f"{shown(file)}: its columns are {names or 'none'}; {','.join(absent)} of the expected columns "
+            f"{','.join(needed)} is not among them."
+        )
+    return {name: means.index(name) for name in COLUMNS if name in means}
+
+
+def _spelled(root: Path, path: str) -> str:
+    """Bytes that are no UTF-8 are the file's own name (Linux), or that of a spreadsheet which writes cp1252."""
+    if re.search("[\udc80-\udcff]", path) and not os.path.lexists(root / path):
+        return path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return path
