@@ -250,7 +250,12 @@ def test_small_networks_are_not_tried():
 def test_too_little_memory_is_refused_with_the_setting_to_change(monkeypatch, tmp_path):
     table = str(draw_sample(tmp_path / "few", people=2, newcomers=1) / "labels.csv")
     settings = make_settings(
-        "paper", **LARGE | {"height": 128, "width": 64}, source=table, target=table, clusters=4
+        "paper",
+        **LARGE | {"height": 128, "width": 64},
+        source=table,
+        target=table,
+        same_domain=True,
+        clusters=4,
     )
     monkeypatch.setattr(preflight, "_memory", lambda: ("A Small GPU", 700_000_000))
     with pytest.raises(InputError, match="A Small GPU has 700 MB") as error:
