@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bench.dense import dense_jaccard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtlib import InputError, jaccard
-from bench.dense import dense_jaccard
 from mmtlib.clustering import dbscan
 from mmtlib.jaccard import jaccard_similarity, neighbourhoods
 
