@@ -56,10 +56,10 @@ $(VENV)/.installed-cpu $(VENV)/.installed-gpu: $(VENV)/.installed-%: requirement
 	@$(PIP) uninstall --quiet --yes $(OTHER_FAISS) 2>/dev/null
 	@echo "[2/3] installing the locked packages of $<: minutes when they have to be downloaded"
 	$(PIP) install -r $<
-	@echo "[3/3] installing mmtlib itself, and compiling its loops"
+	@echo "[3/3] installing mmtlib itself"
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PY) -m compileall -q mmtlib
-	@$(PY) -m mmtlib.warm_up
+	@$(PY) -c 'from mmtlib.figures import umap_map; import numpy; umap_map(numpy.eye(64))' # compiles umap-learn's loops
 	@touch $@
 
 $(VENV)/.installed-hover $(VENV)/.installed-cluster: $(VENV)/.installed-%: requirements/%.txt | $(VENV)/.installed-$(EXTRA)

@@ -1,27 +1,45 @@
 """The k-reciprocal Jaccard distance of Zhong et al. (CVPR 2017), sparse from end to end.
 
-Two images are alike if their neighbourhoods are. Each image i is described by a row V_i: weights exp(−d_ij) over its
-k-reciprocal neighbours (j is among i's k nearest and i among j's), which sum to 1 and are averaged over its k2 nearest
-images. The distance is 1 − Σ min(V_i, V_j) / Σ max(V_i, V_j). A row holds some dozens of weights, so most pairs
-share none and are at distance 1: only the others are ever stored.
+N(i, k) are the k nearest images of image i, and all that are as far as the k-th. R(i, k) = {j ∈ N(i, k): i ∈ N(j, k)}
+are its k-reciprocal neighbours. A row V_i describes each image: weights exp(−d_ij) over R(i, k1), expanded by those
+R(j, k1 / 2) of its members of which it holds over two thirds; they sum to 1 and are averaged over N(i, k2). The
+distance is 1 − Σ min(V_i, V_j) / Σ max(V_i, V_j). A row holds some dozens of weights, so most pairs share none and are
+at distance 1: only the others are ever stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor
 
 from mmtlib import InputError
-from mmtlib.neighbours import as_features, compiled, nearest_neighbours, run_parallel
+from mmtlib.distances import (
+    as_features,
+    centred,
+    distance_blocks,
+    nearest_neighbours,
+    pair_distances,
+    rounding,
+)
+
+TERMS_AT_ONCE = 2**22  # of the sums of minima: some 50 MB
 
 
 def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     """One minus the k-reciprocal Jaccard distance between all images.
 
+    Ties belong together: images that are as far as the k-th neighbour, to the precision of float64, are neighbours as
+    well. So any number of identical images are each other's neighbours, have the same distances to all others and 0
+    among themselves, and the order of the images does not matter.
+
     Args:
-        features: (N, D) L2-normalised array or tensor; with a CUDA tensor the neighbour search runs on that GPU.
-        k1: neighbours that are looked at; from N on every image is everyone's neighbour (k1 = N − 1 is used).
+        features: (N, D) L2-normalised array or tensor; all work on features is done on the tensor's device.
+        k1: neighbours that are looked at; from N on every image is everyone's neighbour.
         k2: nearest images whose rows are averaged (local query expansion), itself included; 1 = none.
 
     Returns:
@@ -30,265 +48,135 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     Raises:
         InputError: features that are not finite, all-zero rows, k1 or k2 below 1.
 
-    Differs from: the authors' code computes the same in dense N × N arrays and Python loops. There an image could
-    lose its place as its own nearest neighbour to an identical one; here it is always its own nearest neighbour.
+    Differs from: the authors cut the list of neighbours within a tie, wherever their sorting puts it.
 
     Taught in: notebook 02.
     """
-    features = as_features(features, allow_zero=False)
-    rows = encode_neighbourhoods(features, k1, k2)
-    # Few large chunks: `_symmetric` frees them one by one, and only large arrays go back to the system at once.
-    grain = max(64, len(features) // 32)
-    chunks = run_parallel(_share_above, len(features), *row_and_column_lists(rows), grain=grain)
-    del rows
-    return _symmetric(chunks, len(features))
+    encoding = encode_neighbourhoods(as_features(features, allow_zero=False), k1, k2)
+    return jaccard_between(encoding, encoding)
 
 
-def encode_neighbourhoods(features: torch.Tensor, k1: int, k2: int, power: int = 1) -> sparse.csr_array:
+@dataclass(frozen=True)
+class Encoding:
+    """What the Jaccard distance compares.
+
+    Attributes:
+        weights: (N, images) float32, the rows V.
+        originals: (N) for each image the first of those that are identical to it.
+        farthest: (N) squared distance to the farthest of all images.
+    """
+
+    weights: sparse.csr_array
+    originals: np.ndarray
+    farthest: np.ndarray
+
+    def __getitem__(self, which: slice) -> Encoding:
+        return Encoding(self.weights[which], self.originals[which], self.farthest[which])
+
+
+def encode_neighbourhoods(features: Tensor, k1: int, k2: int, power: int = 1) -> Encoding:
     """The rows V of the k-reciprocal encoding, averaged over the k2 nearest images.
 
     Args:
-        features: (N, D), checked by `as_features`.
+        features: (N, D), checked.
         k1: neighbours that are looked at.
         k2: nearest images whose rows are averaged.
         power: weights are exp(−(d_ij / max_j d_ij) ** power); clustering takes 1, re-ranking 2.
-
-    Returns:
-        (N, N) float32 array; each row sums to 1.
     """
     if k1 < 1 or k2 < 1:
         raise InputError(f"k1 = {k1}, k2 = {k2}: both must be at least 1 (the usual values are 20 and 6)")
-    count = len(features)
-    k1, k2 = min(k1, count - 1), min(k2, count)
-    near = nearest_neighbours(features, max(k1 + 1, k2))
-    wide = _reciprocal(near.indices, k1 + 1)
-    narrow = _reciprocal(
-        near.indices, round(k1 / 2) + 1
-    )  # Python rounds halves to even, as the authors' NumPy does
-    host = features.cpu().numpy()
-    rows = _rows(
-        run_parallel(_weigh, count, near.indices, near.distances, near.farthest, host, *wide, *narrow, power)
-    )
+    # The image itself is one more neighbour. Python rounds halves to even, as the authors' NumPy does.
+    near, farthest = neighbourhoods(features, [k1 + 1, round(k1 / 2) + 1, k2])
+    mutual, half = (each.multiply(each.T).tocsr() for each in near[:2])
+    shared = (mutual @ half.T).multiply(mutual).tocsr()  # (i, j): images in R(i, k1) and in R(j, k1 / 2)
+    shared.data = (shared.data > 2 / 3 * half.sum(1)[shared.indices]).astype(np.float32)
+    shared.eliminate_zeros()
+    weights = mutual + shared @ half  # so far only its places count
+    weights.sort_indices()
+    rows, columns = np.repeat(np.arange(len(features)), np.diff(weights.indptr)), weights.indices
+    pairs = torch.from_numpy(np.stack([rows, columns])).to(features.device)
+    distances = pair_distances(features, *pairs).cpu().numpy()
+    originals = columns[distances == 0][np.unique(rows[distances == 0], return_index=True)[1]]
+    relative = (distances / np.where(farthest > 0, farthest, 1)[rows]) ** power
+    # Rounded as late as here: the rule for eps counts pairs that only rounding tells from identical ones.
+    weights.data = np.exp(-relative).astype(np.float32)
+    weights.data /= weights.sum(1)[rows]
     if k2 > 1:
-        rows = _rows(run_parallel(_average, count, near.indices, k2, rows.indptr, rows.indices, rows.data))
-    return rows
+        weights = near[2] @ weights
+        weights.data /= np.repeat(near[2].sum(1), np.diff(weights.indptr))
+        weights.sort_indices()
+    return Encoding(weights, originals, farthest)
 
 
-def row_and_column_lists(rows: sparse.csr_array) -> tuple[np.ndarray, ...]:
-    """The arrays (starts, indices, data) of a sparse matrix by rows, then those of the same matrix by columns."""
-    columns = rows.tocsc()
-    return rows.indptr, rows.indices, rows.data, columns.indptr, columns.indices, columns.data
+def neighbourhoods(features: Tensor, sizes: Sequence[int]) -> tuple[list[sparse.csr_array], np.ndarray]:
+    """N(i, k) of all images i for each k of `sizes` (the image itself counts), ties included.
+
+    Returns:
+        For each k an (N, N) array with ones at the neighbours, and (N) the squared distance to the farthest image.
+    """
+    count, points = len(features), centred(features)[0]
+    sizes = [min(size, count) for size in sizes]
+    indices, distances, farthest = nearest_neighbours(points, min(max(sizes) + 1, count))
+    gaps = distances.diff(dim=1)[:, [size - 1 for size in sizes if size < count]]  # behind the last neighbour
+    tied = (gaps <= 2 * rounding(points, points)[:, None]).any(1)  # (N): rounding could decide who is one
+    settled, again = (~tied).nonzero()[:, 0], tied.nonzero()[:, 0]
+    found = [
+        [torch.stack([settled.repeat_interleave(size), indices[settled, :size].ravel()])] for size in sizes
+    ]
+    # The others again in float64, as whole rows: a tie may be of any length.
+    points = centred(features, dtype=torch.float64)[0] if len(again) else points
+    for start, block in distance_blocks(points[again], points):
+        rows = again[start : start + len(block)]
+        block[torch.arange(len(rows), device=rows.device), rows] = 0
+        farthest[rows] = block.argmax(1)
+        limits = block.topk(max(sizes), largest=False).values + 2 * rounding(points[rows], points)[:, None]
+        for size, each in zip(sizes, found):
+            row, column = (block <= limits[:, size - 1, None]).nonzero(as_tuple=True)
+            each.append(torch.stack([rows[row], column]))
+    near = [_as_rows(*torch.cat(each, dim=1).cpu().numpy(), count) for each in found]
+    every = torch.arange(count, device=features.device)
+    return near, pair_distances(features, every, farthest).cpu().numpy()
 
 
-def _reciprocal(indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mutual k-nearest neighbours as (N, k) lists and their lengths (N)."""
-    lists, lengths = np.empty((len(indices), k), np.int32), np.zeros(len(indices), np.int32)
-    run_parallel(_keep_mutual, len(indices), indices, lists, lengths, grain=1024)
-    return lists, lengths
+def _as_rows(rows: np.ndarray, columns: np.ndarray, count: int) -> sparse.csr_array:
+    """Ones at (rows, columns); each row keeps its order, nearest first: in this order rows V are averaged."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+    ones = np.ones(len(rows), np.float32)
+    return sparse.csr_array((ones, columns[np.argsort(rows, kind="stable")], starts), shape=(count, count))
 
 
-def _rows(chunks: list) -> sparse.csr_array:
-    """Join (lengths, indices, data) of consecutive rows into one square array."""
-    lengths, indices, data = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    return sparse.csr_array((data, indices, _starts(lengths)), shape=(len(lengths), len(lengths)))
+def jaccard_between(rows: Encoding, columns: Encoding) -> sparse.csr_array:
+    """Σ min / Σ max of the rows V of some images (Q) with those of others (G), as a (Q, G) float32 array."""
+    holders = columns.weights.T.tocsr()  # (images, G): who has a weight for this image
+    starts = np.zeros(len(rows.originals) + 1, np.int64)
+    indices, data = np.empty(0, np.int32), np.empty(0, np.float32)
+    for first, block in _shared(rows.weights, holders):
+        similarity = np.minimum(block.data / (2 - block.data), 1)
+        # Identical images are at 0, which the rule for DBSCAN's eps leaves out, and not at what rounding makes of it.
+        own = np.repeat(rows.originals[first : first + block.shape[0]], np.diff(block.indptr))
+        similarity[own == columns.originals[block.indices]] = 1
+        starts[first + 1 : first + 1 + block.shape[0]] = len(data) + block.indptr[1:]
+        for whole, part in ((indices, block.indices), (data, similarity)):
+            whole.resize(len(whole) + len(part), refcheck=False)  # in place: no second copy of a large array
+            whole[len(whole) - len(part) :] = part
+    starts = starts.astype(np.int32) if starts[-1] < 2**31 else starts
+    return sparse.csr_array((data, indices, starts), shape=(len(rows.originals), len(columns.originals)))
 
 
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return starts.astype(np.int32) if starts[-1] < 2**31 else starts
-
-
-def _symmetric(chunks: list, count: int) -> sparse.csr_array:
-    """Complete the part above the diagonal, given row by row and unsorted, by its mirror image and the diagonal."""
-    lengths = np.concatenate([chunk[0] for chunk in chunks])
-    mirrored = np.zeros(count, np.int64)
-    for _, indices, _ in chunks:
-        mirrored += np.bincount(indices, minlength=count)
-    starts = _starts(lengths + mirrored + 1)
-    # Not np.empty: its huge pages would all be in use long before they are full.
-    integers = torch.int32 if starts.dtype == np.int32 else torch.int64
-    indices, data = (torch.empty(int(starts[-1]), dtype=kind).numpy() for kind in (integers, torch.float32))
-    free = starts[:-1].astype(np.int64)  # next free place of each row
-    row = 0
-    for position, (sizes, others, values) in enumerate(chunks):
-        chunks[position] = None  # free it as soon as it is copied: this is the peak of memory
-        _mirror(row, sizes, others, values, indices, data, free)
-        row += len(sizes)
-    _fill_above(starts, indices, data, free)
-    return sparse.csr_array((data, indices, starts), shape=(count, count))
-
-
-@compiled()
-def _keep_mutual(start, stop, indices, lists, lengths):
-    k = lists.shape[1]
-    for i in range(start, stop):
-        for j in indices[i, :k]:
-            for back in indices[j, :k]:
-                if back == i:
-                    lists[i, lengths[i]] = j
-                    lengths[i] += 1
-                    break
-
-
-@compiled(fastmath={"reassoc", "contract"})
-def _squared_distance(a, b):
-    total = a.dtype.type(0)
-    for c in range(len(a)):
-        total += (a[c] - b[c]) ** 2
-    return total
-
-
-@compiled()
-def _weigh(start, stop, indices, distances, farthest, features, wide, wide_size, narrow, narrow_size, power):
-    """Rows V before query expansion: expanded reciprocal sets and their weights."""
-    count, k = indices.shape
-    mutual = np.full(count, -1, np.int32)  # mutual[j] == i: j is a reciprocal neighbour of i
-    member = np.full(count, -1, np.int32)  # member[j] == i: j is in the expanded set of i
-    place = np.full(count, -1, np.int32)  # place[j]: where j stands among i's nearest, if known[j] == i
-    known = np.full(count, -1, np.int32)
-    lengths = np.zeros(stop - start, np.int64)
-    out_indices = np.empty((stop - start) * (wide.shape[1] + wide.shape[1] * narrow.shape[1]), np.int32)
-    out_data = np.empty(len(out_indices), np.float32)
-    end = 0
-    for i in range(start, stop):
-        begin = end
-        for t in range(k):
-            known[indices[i, t]] = i
-            place[indices[i, t]] = t
-        for j in wide[i, : wide_size[i]]:
-            mutual[j] = i
-            member[j] = i
-            out_indices[end] = j
-            end += 1
-        for j in wide[i, : wide_size[i]]:
-            candidates = narrow[j, : narrow_size[j]]
-            shared = 0
-            for c in candidates:
-                shared += mutual[c] == i
-            if shared > 2 / 3 * len(candidates):
-                for c in candidates:
-                    if member[c] != i:
-                        member[c] = i
-                        out_indices[end] = c
-                        end += 1
-        out_indices[begin:end].sort()
-        scale = (
-            farthest[i] if farthest[i] > 0 else farthest[i] + 1
-        )  # all images identical: all distances are 0
-        total = np.float32(0)
-        for t in range(begin, end):
-            j = out_indices[t]
-            if known[j] == i:
-                d = distances[i, place[j]]
-            else:
-                d = _squared_distance(features[i], features[j])
-            relative = np.float32(d / scale)
-            if power == 2:
-                relative *= relative
-            weight = np.float32(np.exp(-np.float64(relative)))  # rounded once, as the authors' exp
-            out_data[t] = weight
-            total += weight
-        out_data[begin:end] /= total
-        lengths[i - start] = end - begin
-    return lengths, out_indices[:end].copy(), out_data[:end].copy()
-
-
-@compiled()
-def _average(start, stop, indices, k2, row_starts, row_indices, row_data):
-    """Local query expansion: the mean of the rows of the k2 nearest images."""
-    count = len(indices)
-    total = np.zeros(count, np.float32)
-    member = np.full(count, -1, np.int32)
-    lengths = np.zeros(stop - start, np.int64)
-    size = 0
-    for i in range(start, stop):
-        for j in indices[i, :k2]:
-            size += row_starts[j + 1] - row_starts[j]
-    out_indices = np.empty(size, np.int32)
-    out_data = np.empty(size, np.float32)
-    end = 0
-    for i in range(start, stop):
-        begin = end
-        for j in indices[i, :k2]:
-            for t in range(row_starts[j], row_starts[j + 1]):
-                c = row_indices[t]
-                if member[c] != i:
-                    member[c] = i
-                    total[c] = 0
-                    out_indices[end] = c
-                    end += 1
-                total[c] += row_data[t]
-        out_indices[begin:end].sort()
-        for t in range(begin, end):
-            out_data[t] = total[out_indices[t]] / np.float32(k2)
-        lengths[i - start] = end - begin
-    return lengths, out_indices[:end].copy(), out_data[:end].copy()
-
-
-@compiled()
-def _share_above(start, stop, row_starts, row_indices, row_data, column_starts, column_indices, column_data):
-    """Similarity of images start … stop to those with a higher index: Σ min over the columns that both have."""
-    count = len(row_starts) - 1
-    shared = np.zeros(count, np.float32)
-    touched = np.empty(count, np.int32)
-    lengths = np.zeros(stop - start, np.int64)
-    out_indices = np.empty(256 * (stop - start), np.int32)
-    out_data = np.empty(len(out_indices), np.float32)
-    end = 0
-    for i in range(start, stop):
-        num = 0
-        for t in range(row_starts[i], row_starts[i + 1]):
-            c = row_indices[t]
-            weight = row_data[t]
-            for u in range(column_starts[c + 1] - 1, column_starts[c] - 1, -1):
-                j = column_indices[u]
-                if j <= i:
-                    break
-                if shared[j] == 0:
-                    touched[num] = j
-                    num += 1
-                shared[j] += min(weight, column_data[u])
-        if end + num > len(out_indices):
-            larger = np.empty(2 * len(out_indices) + num, np.int32)
-            larger[:end] = out_indices[:end]
-            out_indices = larger
-            larger_data = np.empty(len(out_indices), np.float32)
-            larger_data[:end] = out_data[:end]
-            out_data = larger_data
-        for j in touched[:num]:
-            out_indices[end] = j
-            out_data[end] = min(shared[j] / (np.float32(2) - shared[j]), np.float32(1))
-            shared[j] = 0
-            end += 1
-        lengths[i - start] = num
-    return lengths, out_indices[:end].copy(), out_data[:end].copy()
-
-
-@compiled()
-def _mirror(first, sizes, others, values, indices, data, free):
-    """Write the entries (i, j) of rows i = first … as (j, i): i ascends, so each row's part below it is sorted."""
-    t = 0
-    for r in range(len(sizes)):
-        i = first + r
-        indices[free[i]] = i
-        data[free[i]] = 1
-        free[i] += 1
-        for _ in range(sizes[r]):
-            j = others[t]
-            indices[free[j]] = i
-            data[free[j]] = values[t]
-            free[j] += 1
-            t += 1
-
-
-@compiled()
-def _fill_above(starts, indices, data, free):
-    """Mirror the part up to the diagonal once more: j ascends, so the part above it is sorted too."""
-    for j in range(len(starts) - 1):
-        for t in range(starts[j], starts[j + 1]):
-            i = indices[t]
-            if i >= j:
-                break
-            indices[free[i]] = j
-            data[free[i]] = data[t]
-            free[i] += 1
+def _shared(rows: sparse.csr_array, holders: sparse.csr_array) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Σ_c min(rows_ic, columns_jc), a block of rows at a time: for each weight of a row, those of all who have it."""
+    terms = np.cumsum(np.diff(holders.indptr)[rows.indices])  # up to each stored weight
+    before = np.concatenate([[0], terms])[rows.indptr]
+    start = 0
+    while start < rows.shape[0]:
+        stop = max(start + 1, int(np.searchsorted(before, before[start] + TERMS_AT_ONCE, "right")) - 1)
+        part = rows[start:stop]
+        lists = holders[part.indices]
+        np.minimum(lists.data, np.repeat(part.data, np.diff(lists.indptr)), out=lists.data)
+        ones = np.ones(part.nnz, np.float32)
+        block = (
+            sparse.csr_array((ones, np.arange(part.nnz), part.indptr), shape=(len(part.indptr) - 1, part.nnz))
+            @ lists
+        )
+        yield start, block.tocsc().tocsr()  # sorts, faster than sort_indices
+        start = stop

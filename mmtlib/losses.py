@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmtlib import InputError
-from mmtlib.precision import float32_products
+from mmtlib.distances import float32_products
 
 
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -1,22 +1,23 @@
-"""How well queries find their identity in the gallery: mAP, CMC and k-reciprocal re-ranking.
+"""How well queries find their identity in the gallery: mAP, CMC and k-reciprocal re-ranking, on the features' device.
 
-Nothing is sorted. A query's average precision needs only the ranks of its few matches, and a rank is a count: how many
-gallery images are at most as far. So distances are made a block of queries at a time, counted, and forgotten.
+A query's average precision needs only the ranks of its few matches, and a rank is a count: how many gallery images are
+at most as far. Distances are made a block of queries at a time, sorted, counted, and forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmtlib import InputError
-from mmtlib.neighbours import as_feature_pair, compiled, distance_blocks, run_parallel
-from mmtlib.reranking import rerank
+from mmtlib.distances import as_feature_pair, as_numbers, centred, distance_blocks, rounding
+from mmtlib.jaccard import encode_neighbourhoods, jaccard_between
 
-__all__ = ["RetrievalScores", "evaluate_distances", "evaluate_retrieval", "rerank"]
+ROWS = 512  # of given distances that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def evaluate_retrieval(
 ) -> RetrievalScores:
     """Score retrieval by squared Euclidean distance between features, without holding a Q × G matrix.
 
-    The rules are those of `evaluate_distances`. The device follows the input: with CUDA tensors the distances are
-    computed on that GPU.
+    The rules are those of `evaluate_distances`. A query of which rounding in float32 could move a match by a tenth of
+    its rank is scored in float64 (see `distances`).
 
     Args:
         query_features: (Q, D) array or tensor.
@@ -67,9 +68,24 @@ def evaluate_retrieval(
 
     Taught in: notebook 01.
     """
-    queries, gallery = as_feature_pair(query_features, gallery_features)
-    ids = _Identities(len(queries), len(gallery), query_pids, gallery_pids, query_camids, gallery_camids)
-    return _score(distance_blocks(queries, gallery), ids, max_rank)
+    pair = as_feature_pair(query_features, gallery_features)
+    queries, gallery = centred(*pair)
+    ids = query_pids, gallery_pids, query_camids, gallery_camids
+    ids = _Identities((len(queries), len(gallery)), ids, gallery.rows.device)
+    error = 2 * rounding(queries, gallery)
+    parts = [
+        ids.score(block, slice(start, start + len(block)), error)
+        for start, block in distance_blocks(queries, gallery)
+    ]
+    found, unsure = (torch.cat(each, dim=-1) for each in zip(*parts))
+    again = unsure.nonzero()[:, 0]
+    if len(again):
+        queries, gallery = centred(*pair, dtype=torch.float64)
+        error = 2 * rounding(queries, gallery)
+        for start, block in distance_blocks(queries[again], gallery):
+            rows = again[start : start + len(block)]
+            found[:, rows] = ids.score(block, rows, error, ties=True)[0]
+    return _summary(found, max_rank)
 
 
 def evaluate_distances(
@@ -96,46 +112,81 @@ def evaluate_distances(
 
     Differs from: the authors sort for the CMC, so that ties fall as the sorting goes; without ties the two agree.
     """
-    if isinstance(distances, torch.Tensor):
-        distances = distances.detach().cpu()
-        distances = distances.float() if distances.dtype == torch.bfloat16 else distances  # NumPy has none
-    array = np.asarray(distances)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
-        found = f"shape {array.shape} of {array.dtype}"
-        raise InputError(f"distances: found {found}, expected numbers (Q, G) with at least one of each")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    ids = _Identities(*array.shape, query_pids, gallery_pids, query_camids, gallery_camids)
-    size = 512
-    return _score(
-        ((i, np.ascontiguousarray(array[i : i + size])) for i in range(0, len(array), size)), ids, max_rank
-    )
+    matrix = as_numbers(distances, "distances")
+    if bool(torch.isnan(matrix).any()):
+        row = int(torch.isnan(matrix).any(1).nonzero()[0])
+        raise InputError(f"distances: row {row} holds NaN, expected numbers only")
+    ids = query_pids, gallery_pids, query_camids, gallery_camids
+    ids = _Identities(matrix.shape, ids, matrix.device)
+    exact = matrix.new_zeros(len(matrix))
+    rows = [slice(start, start + ROWS) for start in range(0, len(matrix), ROWS)]
+    parts = [ids.score(matrix[each].clone(), each, exact, ties=True)[0] for each in rows]
+    return _summary(torch.cat(parts, dim=1), max_rank)
 
 
 class _Identities:
-    """Checked identities and cameras, with the gallery's images listed by identity."""
+    """Checked identities and cameras on a device, and the gallery images of each query's identity."""
 
-    def __init__(
-        self, num_queries: int, num_gallery: int, query_pids, gallery_pids, query_camids, gallery_camids
-    ):
-        self.query_pids = _as_ids(query_pids, "query_pids", num_queries)
-        self.query_camids = _as_ids(query_camids, "query_camids", num_queries)
-        gallery_pids = _as_ids(gallery_pids, "gallery_pids", num_gallery)
-        self.gallery_camids = _as_ids(gallery_camids, "gallery_camids", num_gallery)
-        self.junk = np.flatnonzero(gallery_pids < 0)
-        self.by_pid = np.argsort(gallery_pids, kind="stable")  # (G) gallery images ordered by identity
-        ordered = gallery_pids[self.by_pid]
-        self.first = np.searchsorted(ordered, self.query_pids, "left")
-        self.last = np.searchsorted(ordered, self.query_pids, "right")
-        self.last[self.query_pids < 0] = self.first[self.query_pids < 0]  # junk matches nothing
+    def __init__(self, sizes: Sequence[int], ids: Sequence, device: torch.device) -> None:
+        names = "query_pids", "gallery_pids", "query_camids", "gallery_camids"
+        query_pids, gallery_pids, query_camids, gallery_camids = (
+            _as_ids(values, name, size) for values, name, size in zip(ids, names, 2 * tuple(sizes))
+        )
+        by_pid = np.argsort(gallery_pids, kind="stable")  # (G)
+        first, last = (np.searchsorted(gallery_pids[by_pid], query_pids, side) for side in ("left", "right"))
+        last = np.where(query_pids < 0, first, last)  # junk matches nothing
+        places = first[:, None] + np.arange(max(1, int((last - first).max())))  # (Q, M)
+        images = by_pid[np.minimum(places, sizes[1] - 1)]  # (Q, M)
+        elsewhere = gallery_camids[images] != query_camids[:, None]
+        arrays = images, (places < last[:, None]) & elsewhere, (places < last[:, None]) & ~elsewhere
+        self.images, self.match, self.left_out = (torch.from_numpy(each).to(device) for each in arrays)
+        self.junk = torch.from_numpy(np.flatnonzero(gallery_pids < 0)).to(device)
+
+    def score(
+        self, block: Tensor, rows: slice | Tensor, error: Tensor, *, ties: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Score queries `rows` by their distances (b, G), which are overwritten.
+
+        Args:
+            block: distances of b queries.
+            rows: which of the Q queries they are.
+            error: (Q) by how much two distances of a query may differ and be equal.
+            ties: whether distances that differ by no more than that count as equal.
+
+        Returns:
+            Average precision and rank of the first match (2, b) in float64, both 0 without a match; and (b) whether
+            rounding could move a match by more than a tenth of its rank.
+        """
+        images, match, left_out = self.images[rows], self.match[rows], self.left_out[rows]  # (b, M)
+        error = error[rows, None].to(block.dtype)
+        matches = block.gather(1, images).masked_fill(~match, torch.inf).sort(1).values
+        block.index_fill_(1, self.junk, torch.inf)
+        # An image may stand in several columns of `images`, of which one at most means that it is left out.
+        block.scatter_reduce_(1, images, torch.where(left_out, torch.inf, -torch.inf).to(block.dtype), "amax")
+        if block.device.type == "cpu":
+            block.numpy().sort(axis=1)  # several times as fast as torch's there
+        else:
+            block = block.sort(1).values
+        num = match.sum(1, keepdim=True)  # (b, 1)
+        kept = block.shape[1] - len(self.junk) - left_out.sum(1, keepdim=True)
+        limits = matches + error if ties else matches
+        seen = torch.searchsorted(block, limits, right=True).minimum(
+            kept
+        )  # (b, M) images at most as far as a match
+        hits = torch.searchsorted(matches, limits, right=True).minimum(num)  # (b, M) matches among them
+        counted = torch.arange(matches.shape[1], device=block.device) < num
+        precision = torch.where(counted, hits.double() / seen.clamp(min=1), 0).sum(1) / num[:, 0].clamp(min=1)
+        rank = torch.where(num[:, 0] > 0, seen[:, 0] - hits[:, 0] + 1, 0)
+        near = torch.searchsorted(block, matches + error, right=True) - torch.searchsorted(
+            block, matches - error
+        )
+        unsure = (counted & (10 * (near - 1) > seen)).any(1)
+        return torch.stack([precision, rank.double()]), unsure
 
 
 def _as_ids(values, name: str, size: int) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (
-            values.float() if values.dtype == torch.bfloat16 else values
-        ).numpy()  # NumPy has no bfloat16
+    if isinstance(values, Tensor):
+        values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
     values = np.asarray(values)
     if values.shape != (size,):
         raise InputError(
@@ -146,31 +197,12 @@ def _as_ids(values, name: str, size: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _score(blocks: Iterable[tuple[int, np.ndarray]], ids: _Identities, max_rank: int) -> RetrievalScores:
+def _summary(found: Tensor, max_rank: int) -> RetrievalScores:
+    """Scores from the average precisions and the ranks of the first matches (2, Q)."""
     if max_rank < 1:
         raise InputError(f"max_rank: found {max_rank}, expected at least 1")
-    aps = np.full(len(ids.query_pids), np.nan)
-    ranks = np.zeros(len(ids.query_pids), np.int64)
-    for start, block in blocks:
-        run_parallel(
-            _count_ranks,
-            len(block),
-            start,
-            block,
-            ids.first,
-            ids.last,
-            ids.by_pid,
-            ids.junk,
-            ids.query_camids,
-            ids.gallery_camids,
-            aps,
-            ranks,
-            grain=32,
-        )
-        if (ranks < 0).any():
-            raise InputError(
-                f"distances: row {int(np.flatnonzero(ranks < 0)[0])} holds NaN, expected numbers only"
-            )
+    precisions, ranks = found.cpu().numpy()
+    ranks = ranks.astype(np.int64)
     scored = ranks > 0
     if not scored.any():
         raise InputError(
@@ -179,60 +211,49 @@ def _score(blocks: Iterable[tuple[int, np.ndarray]], ids: _Identities, max_rank:
         )
     hits = np.bincount(np.minimum(ranks[scored] - 1, max_rank), minlength=max_rank + 1)[:max_rank]
     return RetrievalScores(
-        float(aps[scored].mean()), np.cumsum(hits) / scored.sum(), aps, ranks, int(scored.sum())
+        float(precisions[scored].mean()),
+        np.cumsum(hits) / scored.sum(),
+        np.where(scored, precisions, np.nan),
+        ranks,
+        int(scored.sum()),
     )
 
 
-@compiled()
-def _count_ranks(
-    start, stop, offset, block, first, last, by_pid, junk, query_camids, gallery_camids, aps, ranks
-):
-    """Average precision and rank of the first match for rows start … stop of a block of distances."""
-    num_gallery = block.shape[1]
-    for r in range(start, stop):
-        q = offset + r
-        row = block[r]
-        matches = np.empty(last[q] - first[q], block.dtype)
-        num = 0
-        for t in range(first[q], last[q]):
-            if gallery_camids[by_pid[t]] != query_camids[q]:
-                matches[num] = row[by_pid[t]]
-                num += 1
-        bad = False
-        if num == 0:
-            continue
-        matches = np.sort(matches[:num])
-        farthest = matches[num - 1]
-        counts = np.zeros(
-            num, np.int64
-        )  # images that are farther than match j - 1 and at most as far as match j
-        for g in range(num_gallery):
-            d = row[g]
-            if not d > farthest:
-                if d != d:
-                    bad = True
-                    break
-                counts[np.searchsorted(matches, d)] += 1
-        if bad:
-            ranks[q] = -1
-            continue
-        for g in junk:
-            if row[g] <= farthest:
-                counts[np.searchsorted(matches, row[g])] -= 1
-        for t in range(first[q], last[q]):  # same identity and same camera
-            d = row[by_pid[t]]
-            if gallery_camids[by_pid[t]] == query_camids[q] and d <= farthest:
-                counts[np.searchsorted(matches, d)] -= 1
-        seen = 0
-        total = 0.0
-        j = 0
-        while j < num:
-            seen += counts[j]  # equal matches share one count
-            end = j + 1
-            while end < num and matches[end] == matches[j]:
-                end += 1
-            total += (end - j) * end / seen
-            if j == 0:
-                ranks[q] = seen - end + 1
-            j = end
-        aps[q] = total / num
+def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3):
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): λ · original + (1 − λ) · Jaccard distance.
+
+    The original distance is the squared Euclidean one over the row's largest, squared once more, as in the authors'
+    code. Leave junk out of the gallery before: it would be a neighbour like any other.
+
+    Args:
+        query_features: (Q, D) array or tensor.
+        gallery_features: (G, D) array or tensor.
+        k1: neighbours that are looked at; at most Q + G − 1 are used.
+        k2: nearest images that are averaged over.
+        lambda_value: λ in 0 … 1; 1 keeps the original order.
+
+    Returns:
+        (Q, G) float32 distances for `evaluate_distances`; a tensor on its device for a gallery in a tensor.
+
+    Raises:
+        InputError: shapes that do not fit, features that are not finite or all zero, λ outside 0 … 1, k1 or k2 below 1.
+
+    Taught in: notebook 01.
+    """
+    if not 0 <= lambda_value <= 1:
+        raise InputError(f"lambda_value = {lambda_value}: expected a weight in 0 … 1 (usually 0.3)")
+    pair = as_feature_pair(query_features, gallery_features, allow_zero=False)
+    num = len(pair[0])
+    encoding = encode_neighbourhoods(torch.cat(pair), k1, k2, power=2)
+    jaccard = jaccard_between(encoding[:num], encoding[num:])  # (Q, G)
+    queries, gallery = centred(*pair)
+    largest = torch.from_numpy(encoding.farthest[:num]).to(gallery.rows.device) * gallery.scale.double() ** 2
+    largest = torch.where(largest > 0, largest, 1).to(gallery.rows.dtype)
+    reranked = torch.empty(num, len(gallery), dtype=torch.float32, device=gallery.rows.device)
+    for start, block in distance_blocks(queries, gallery):
+        rows = slice(start, start + len(block))
+        alike = torch.from_numpy(jaccard[rows].toarray()).to(block.device)
+        reranked[rows] = lambda_value * (block / largest[rows, None]).square() + (1 - lambda_value) * (
+            1 - alike
+        )
+    return reranked if isinstance(gallery_features, Tensor) else reranked.numpy()

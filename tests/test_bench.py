@@ -29,7 +29,7 @@ from mmtlib.training import adam, mmt_step
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
-NOT_NEEDED = """faiss umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
+NOT_NEEDED = """faiss numba umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
 jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid pytorch_metric_learning""".split()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,15 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.cluster import DBSCAN, KMeans
+from torch._subclasses import FakeTensorMode
 
-from mmtlib import InputError
-from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans, relabel
+from mmtlib import InputError, clustering
+from mmtlib.clustering import classifier_weights, dbscan, dbscan_eps, dbscan_labels, kmeans
+from mmtlib.distances import centred
 from mmtlib.jaccard import jaccard_similarity
-from mmtlib.kmeans import _fill_empty
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "jaccard.npz")
 CASES = ["case0", "case1", "case2", "case3"]
-
-
-@pytest.fixture(params=["faiss", "torch"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """k-means with faiss, and as it runs where faiss is absent."""
-    if request.param == "faiss":
-        pytest.importorskip("faiss")
-    monkeypatch.setattr("mmtlib.kmeans._faiss_serves", lambda points: request.param == "faiss")
-    return request.param
 
 
 def unit_rows(seed: int, count: int, dimensions: int, people: int, noise: float = 0.6) -> np.ndarray:
@@ -46,7 +39,7 @@ def inertia(features: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> fl
     [(300, 16, 10, 10), (600, 32, 40, 40), (1000, 64, 100, 80), (1000, 64, 20, 150), (600, 500, 60, 50)],
 )
 def test_inertia_is_within_one_percent_of_scikit_learn(
-    engine: str, count: int, dimensions: int, people: int, num_clusters: int
+    count: int, dimensions: int, people: int, num_clusters: int
 ) -> None:
     features = unit_rows(count, count, dimensions, people)
     found, expected = [], []
@@ -62,7 +55,7 @@ def test_inertia_is_within_one_percent_of_scikit_learn(
     assert np.mean(found) <= 1.01 * np.mean(expected)
 
 
-def test_kmeans_follows_its_seed(engine: str) -> None:
+def test_kmeans_follows_its_seed() -> None:
     features = unit_rows(0, 400, 16, 30)
     first, again, other = (kmeans(features, 30, seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -70,7 +63,7 @@ def test_kmeans_follows_its_seed(engine: str) -> None:
     np.testing.assert_array_equal(kmeans(torch.from_numpy(features), 30, 1)[0], first)
 
 
-def test_kmeans_leaves_no_cluster_empty(engine: str) -> None:
+def test_kmeans_leaves_no_cluster_empty() -> None:
     """Three different points, twenty of each: five clusters can only be had by dividing equals."""
     features = np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)
     labels, centers = kmeans(features, 5, 0)
@@ -79,11 +72,77 @@ def test_kmeans_leaves_no_cluster_empty(engine: str) -> None:
 
 
 def test_an_empty_cluster_takes_the_farthest_point_that_is_not_alone() -> None:
-    labels = _fill_empty(np.array([0, 0, 1, 0]), np.array([0.1, 0.5, 9.0, 0.2]), 3)
+    labels = clustering._without_empty(torch.tensor([0, 0, 1, 0]), torch.tensor([0.1, 0.5, 9.0, 0.2]), 3)
     assert labels.tolist() == [0, 2, 1, 0]
 
 
-def test_kmeans_at_its_limits(engine: str) -> None:
+def test_a_center_that_nobody_is_nearest_to_moves() -> None:
+    """Both seeds in one place: without a move one cluster would stay empty for ever."""
+    features = np.repeat(np.eye(2, dtype=np.float32), 50, axis=0)
+    points = centred(torch.from_numpy(features))[0]
+    labels, distances = clustering._lloyd(points, torch.tensor([0, 1]))
+    assert len(labels[:50].unique()) == len(labels[50:].unique()) == 1 != len(labels.unique())
+    assert distances.max() < 1e-12
+
+
+def test_kmeans_gives_what_it_got() -> None:
+    """Tensors on their device for a tensor, arrays for an array; float64 stays float64."""
+    features = unit_rows(0, 100, 8, 5)
+    for given in (features, features.astype(np.float64)):
+        labels, centers = kmeans(given, 7, 0)
+        assert isinstance(labels, np.ndarray) and centers.dtype == given.dtype
+        tensors = kmeans(torch.from_numpy(given), 7, 0)
+        assert all(isinstance(each, torch.Tensor) for each in tensors)
+        np.testing.assert_array_equal(tensors[0].numpy(), labels)
+        np.testing.assert_array_equal(tensors[1].numpy(), centers)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_kmeans_does_not_depend_on_the_number_of_threads(threads: int) -> None:
+    features = unit_rows(0, 2500, 600, 100)
+    before = torch.get_num_threads()
+    expected = kmeans(features, 90, 3)[0]
+    try:
+        torch.set_num_threads(threads)
+        found = kmeans(features, 90, 3)[0]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(0, 1), (100, 1), (1e4, 1), (0, 1e-3), (1, 1e-3), (1, 1e-5)])
+def test_kmeans_of_shifted_and_tight_features_is_as_good(offset: float, spread: float) -> None:
+    features = (offset + spread * unit_rows(1, 300, 16, 10).astype(np.float64)).astype(np.float32)
+    exact = features.astype(np.float64)
+    found = [inertia(exact, *kmeans(features, 10, seed)) for seed in range(3)]
+    expected = [
+        KMeans(10, n_init=5, random_state=seed).fit(exact - exact.mean(0)).inertia_ for seed in range(3)
+    ]
+    # float32 centers of an offset are themselves rounded
+    assert min(found) <= 1.01 * min(expected) + 300 * 16 * (offset * 6e-8) ** 2
+
+
+def test_kmeans_finds_clusters_far_inside_rounding() -> None:
+    """Two groups a unit apart, each of five clusters 1e-5 apart: in float32 their distances would be mostly error."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(10), 20)
+    centers = rng.standard_normal((10, 8)) * 1e-5 + np.where(np.arange(10) < 5, 0, 1)[:, None]
+    features = (centers[truth] + 1e-7 * rng.standard_normal((200, 8))) - 0.5
+    labels, _ = kmeans(features, 10, 0)
+    assert len(set(zip(labels.tolist(), truth.tolist()))) == 10
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e39])
+def test_kmeans_of_huge_and_tiny_features(scale: float) -> None:
+    features = unit_rows(0, 200, 8, 10).astype(np.float64)
+    labels, centers = kmeans(features, 12, 0)
+    found, found_centers = kmeans(features * scale, 12, 0)
+    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_allclose(found_centers, centers * scale, rtol=1e-9)
+
+
+def test_kmeans_at_its_limits() -> None:
     features = unit_rows(0, 40, 8, 5)
     labels, centers = kmeans(features, 1, 0)
     assert (labels == 0).all()
@@ -99,17 +158,41 @@ def test_kmeans_at_its_limits(engine: str) -> None:
         kmeans(features[:0], 1, 0)
 
 
-def test_faiss_is_not_needed_to_import_or_to_cluster() -> None:
-    program = """
-import sys
-import numpy as np
-import mmtlib.clustering
-assert "faiss" not in sys.modules and "sklearn" not in sys.modules
-sys.modules["faiss"] = None
-labels, _ = mmtlib.clustering.kmeans(np.random.default_rng(0).random((50, 4)), 5, 0)
-assert len(set(labels)) == 5
-"""
+def test_importing_needs_neither_scikit_learn_nor_faiss() -> None:
+    program = "import sys, mmtlib.clustering; assert not {'faiss', 'sklearn', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_on_a_gpu_faiss_finds_the_nearest_centers_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for faiss-gpu, on tensors that claim to be on a GPU; the package for CPUs is passed over."""
+    calls: list[torch.device] = []
+
+    def knn_gpu(
+        resources: object, queries: torch.Tensor, base: torch.Tensor, k: int, *, device: int
+    ) -> tuple:
+        calls.append(queries.device)
+        assert (k, device) == (1, 0) and queries.dtype == base.dtype == torch.float32
+        return torch.cdist(queries, base).square().topk(k, largest=False)
+
+    faiss = types.ModuleType("faiss")
+    faiss.__path__ = []
+    faiss.StandardGpuResources, faiss.knn_gpu = object, knn_gpu
+    for name in ("faiss.contrib", "faiss.contrib.torch_utils"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "faiss", faiss)
+    monkeypatch.setattr(clustering, "MAX_ITERATIONS", 3)
+    for gpus in (0, 1):
+        faiss.get_num_gpus = lambda gpus=gpus: gpus
+        with FakeTensorMode():
+            features = torch.empty(300, 16, device="cuda:0")
+            labels, distances = clustering._lloyd(centred(features)[0], torch.arange(20, device="cuda:0"))
+            assert labels.device == distances.device == features.device
+            assert labels.shape == distances.shape == (300,)
+            assert clustering._faiss_search(centred(features.double())[0]) is None
+        assert len(calls) == 3 * gpus
+    assert clustering._faiss_search(centred(torch.ones(3, 2))[0]) is None
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -160,20 +243,14 @@ def test_eps_counts_the_absent_pairs(rho: float) -> None:
     assert dbscan_eps(similarity_of(distances), rho) == pytest.approx(expected, rel=1e-6)
 
 
-def test_eps_of_a_few_distances_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eps_and_labels_a_few_pairs_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity = jaccard_similarity(unit_rows(3, 200, 16, 12))
-    expected = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
-    monkeypatch.setattr("mmtlib.clustering.DISTANCES_AT_ONCE", 50)
-    found = [dbscan_eps(similarity, rho) for rho in (1e-4, 1.6e-3, 0.01)]
-    assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_identical_images_are_a_cluster_and_not_noise() -> None:
-    features = unit_rows(0, 60, 16, 60)
-    features[20:28] = features[20]
-    labels = dbscan(features, eps=0.3, k1=8, k2=3)
-    assert labels[20] != -1
-    assert (labels[20:28] == labels[20]).all()
+    rhos = (1e-4, 1.6e-3, 0.01)
+    expected = [dbscan_eps(similarity, rho) for rho in rhos]
+    labels = dbscan_labels(similarity, expected[1])
+    monkeypatch.setattr("mmtlib.clustering.PART", 50)
+    assert [dbscan_eps(similarity, rho) for rho in rhos] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_array_equal(dbscan_labels(similarity, expected[1]), labels)
 
 
 def test_dbscan_at_its_limits() -> None:
@@ -199,9 +276,11 @@ def test_classifier_weights_are_mean_directions(dtype: type) -> None:
     expected = np.stack([features[labels == label].mean(0) for label in range(4)])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     for call in (lambda: (features, labels), lambda: (torch.from_numpy(features), torch.from_numpy(labels))):
-        weights = classifier_weights(*call())
-        assert weights.dtype == np.float32
+        given = call()
+        weights = classifier_weights(*given)
+        assert type(weights) is type(given[0])
         np.testing.assert_allclose(weights, expected, atol=1e-6)
+        assert np.asarray(weights).dtype == np.float32
     assert classifier_weights(features, np.zeros(30, int)).shape == (1, 6)
 
 
@@ -209,7 +288,7 @@ def test_classifier_weights_refuse_what_has_no_direction() -> None:
     features = np.array([[1.0, 0], [-1, 0], [0, 1]])
     for labels, message in (
         ([-1, -1, -1], "all images are noise"),
-        ([0, 2, 2], "call relabel first"),
+        ([0, 2, 2], "without gaps"),
         ([0, 0, 1], "label 0 cancel out"),
         ([0, 1], "found int64 in shape"),
         ([0.0, 1.0, 2.0], "found float64"),
@@ -218,18 +297,15 @@ def test_classifier_weights_refuse_what_has_no_direction() -> None:
             classifier_weights(features, np.array(labels))
 
 
-def test_relabel_closes_gaps_and_keeps_noise() -> None:
-    assert relabel(np.array([7, -1, 3, 7, 900, 3])).tolist() == [1, -1, 0, 1, 2, 0]
-    assert relabel(torch.tensor([-1, -1])).tolist() == [-1, -1]
-    assert relabel(np.array([5])).dtype == np.int64
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_clusters_are_as_good() -> None:
     features = unit_rows(0, 2000, 600, 100)
     on_cpu, on_gpu = kmeans(features, 90, 0), kmeans(torch.from_numpy(features).cuda(), 90, 0)
-    assert inertia(features, *on_gpu) <= 1.01 * inertia(features, *on_cpu)
+    assert on_gpu[0].is_cuda and on_gpu[1].is_cuda
+    assert inertia(features, *(each.cpu().numpy() for each in on_gpu)) <= 1.01 * inertia(features, *on_cpu)
+    again = kmeans(torch.from_numpy(features).cuda(), 90, 0)
+    assert all(torch.equal(a, b) for a, b in zip(on_gpu, again))
     labels = on_cpu[0]
     weights = classifier_weights(torch.from_numpy(features).cuda(), labels)
-    np.testing.assert_allclose(weights, classifier_weights(features, labels), atol=1e-6)
+    np.testing.assert_allclose(weights.cpu(), classifier_weights(features, labels), atol=1e-6)

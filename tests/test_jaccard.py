@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bench.dense import dense_jaccard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mmtlib import InputError, neighbours
-from mmtlib.jaccard import jaccard_similarity
-from mmtlib.neighbours import nearest_neighbours
+from mmtlib import InputError, jaccard
+from mmtlib.clustering import dbscan
+from mmtlib.jaccard import jaccard_similarity, neighbourhoods
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "jaccard.npz")
 
@@ -25,30 +28,8 @@ def unit_rows(seed: int, count: int, dimensions: int, people: int) -> np.ndarray
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def dense_similarity(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """The definition, in dense float64 loops."""
-    count = len(features)
-    distances = ((features[:, None] - features) ** 2).sum(2)
-    relative = distances / distances.max(1, keepdims=True)
-    order = np.argsort(distances - np.eye(count), axis=1, kind="stable")  # each image first in its own list
-
-    def reciprocal(i: int, k: int) -> set[int]:
-        return {int(j) for j in order[i, : k + 1] if i in order[j, : k + 1]}
-
-    rows = np.zeros((count, count))
-    for i in range(count):
-        mutual = reciprocal(i, k1)
-        expanded = set(mutual)
-        for j in mutual:
-            candidates = reciprocal(j, int(np.around(k1 / 2)))
-            if len(candidates & mutual) > 2 / 3 * len(candidates):
-                expanded |= candidates
-        chosen = sorted(expanded)
-        rows[i, chosen] = np.exp(-relative[i, chosen])
-        rows[i] /= rows[i].sum()
-    rows = np.stack([rows[order[i, :k2]].mean(0) for i in range(count)])
-    lower = np.minimum(rows[:, None], rows).sum(2)
-    return lower / np.maximum(rows[:, None], rows).sum(2)
+def squared(features: np.ndarray) -> np.ndarray:
+    return ((features[:, None] - features) ** 2).sum(2)
 
 
 @pytest.mark.parametrize("case", ["case0", "case1", "case2", "case3"])
@@ -62,6 +43,7 @@ def test_distances_equal_the_authors(case: str) -> None:
 @pytest.mark.parametrize(
     ("count", "dimensions", "k1", "k2"),
     [
+        (1, 4, 20, 6),
         (2, 3, 1, 1),
         (3, 4, 20, 6),
         (25, 8, 5, 3),
@@ -69,17 +51,57 @@ def test_distances_equal_the_authors(case: str) -> None:
         (90, 4, 7, 1),
         (120, 24, 15, 20),
         (80, 1, 6, 2),
+        (150, 600, 20, 6),
     ],
 )
-def test_equals_the_definition(count: int, dimensions: int, k1: int, k2: int) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equals_the_definition(count: int, dimensions: int, k1: int, k2: int, dtype: type) -> None:
     """Also for k1 ≥ N, for k2 > k1, for rows of one number (where only 1 and −1 have unit length)."""
-    features = unit_rows(count, count, dimensions, people=1 + count // 8)
+    features = unit_rows(count, count, dimensions, people=1 + count // 8).astype(dtype)
     if dimensions == 1:
-        features = np.linspace(1, 2, count)[:, None] ** 3
+        features = (np.linspace(1, 2, count)[:, None] ** 3).astype(dtype)
     similarity = jaccard_similarity(features, k1, k2)
-    np.testing.assert_allclose(similarity.toarray(), dense_similarity(features, k1, k2), atol=2e-6, rtol=0)
+    expected = 1 - dense_jaccard(squared(features.astype(float)), k1, k2)
+    np.testing.assert_allclose(similarity.toarray(), expected, atol=2e-6, rtol=0)
     if count > 2:
         assert 0 < similarity.nnz - count
+
+
+@settings(max_examples=400)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 3), st.integers(1, 12), st.integers(1, 8)
+)
+def test_ties_belong_together(seed: int, count: int, dimensions: int, k1: int, k2: int) -> None:
+    """Whole numbers: nearly every list of neighbours ends in a tie. And the order of the images does not matter."""
+    rng = np.random.default_rng(seed)
+    features = rng.integers(1, 4, (count, dimensions)).astype(rng.choice([np.float32, np.float64]))
+    found = jaccard_similarity(features, k1, k2).toarray()
+    np.testing.assert_allclose(found, 1 - dense_jaccard(squared(features), k1, k2), atol=2e-6)
+    order = rng.permutation(count)
+    np.testing.assert_allclose(jaccard_similarity(features[order], k1, k2).toarray(), found[np.ix_(order, order)],
+                               atol=1e-6)  # fmt: skip
+    same = (features[:, None] == features).all(2)
+    assert (found[same] == 1).all()
+
+
+@pytest.mark.parametrize("copies", [2, 10, 22, 100])
+@pytest.mark.parametrize("offset", [0, 100])
+def test_any_number_of_identical_images_are_one_cluster(copies: int, offset: float) -> None:
+    features = unit_rows(0, 96 + copies, 64, 12).astype(np.float32) + np.float32(offset)
+    features[96:] = features[96]
+    order = np.random.default_rng(0).permutation(len(features))
+    similarity = jaccard_similarity(features[order]).toarray()
+    copy = order >= 96
+    assert similarity[np.ix_(copy, copy)].min() == 1
+    assert np.ptp(similarity[copy], axis=0).max() == 0, "they have the same distances to all others"
+    if copies >= 4:
+        labels = dbscan(features[order])
+        assert (labels[copy] == labels[copy][0]).all() and labels[copy][0] >= 0
+
+
+def test_nothing_but_one_image() -> None:
+    assert (jaccard_similarity(np.ones((100, 4)) / 2).toarray() == 1).all()
+    assert jaccard_similarity(np.ones((1, 4))).toarray().tolist() == [[1]]
 
 
 def test_the_result_is_symmetric_sorted_and_sparse() -> None:
@@ -96,11 +118,12 @@ def test_the_result_is_symmetric_sorted_and_sparse() -> None:
         assert (np.diff(similarity.indices[similarity.indptr[i] : similarity.indptr[i + 1]]) > 0).all()
 
 
-def test_tiles_and_threads_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_threads_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit_rows(1, 500, 12, 40)
     expected = jaccard_similarity(features)
     threads = torch.get_num_threads()
-    monkeypatch.setattr(neighbours, "TILE", 96)  # six tiles a side, the last one smaller
+    monkeypatch.setattr("mmtlib.distances.BLOCK_BYTES", 1)  # eight blocks, the last one smaller
+    monkeypatch.setattr(jaccard, "TERMS_AT_ONCE", 1)  # a row at a time
     try:
         torch.set_num_threads(3)
         found = jaccard_similarity(torch.from_numpy(features))
@@ -110,27 +133,17 @@ def test_tiles_and_threads_do_not_change_the_result(monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(found.data, expected.data, atol=1e-7)
 
 
-@pytest.mark.parametrize("tile", [7, 50, 2048])
-def test_nearest_neighbours_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    """Distances of integers are exact, so equal ones are truly equal: they stand by ascending index, itself first."""
-    monkeypatch.setattr(neighbours, "TILE", tile)
+def test_neighbourhoods_are_those_of_a_full_sort() -> None:
+    """Distances of whole numbers are exact, so equal ones are truly equal."""
     features = np.random.default_rng(0).integers(0, 3, (101, 3)).astype(np.float32)
-    distances = ((features[:, None] - features) ** 2).sum(2)
-    order = np.argsort(distances - np.eye(101), axis=1, kind="stable")[:, :9]
-    found = nearest_neighbours(torch.from_numpy(features), 9)
-    np.testing.assert_array_equal(found.indices, order)
-    np.testing.assert_array_equal(found.distances, np.take_along_axis(distances, order, 1))
-    np.testing.assert_array_equal(found.farthest, distances.max(1))
-
-
-def test_identical_images_are_alike() -> None:
-    features = unit_rows(2, 100, 16, 12)
-    features[10:18] = features[9]
-    similarity = jaccard_similarity(features).toarray()
-    assert similarity[9:18, 9:18].min() > 0.9
-    # even where they outnumber the neighbours that are looked at, and where there is nothing else
-    assert jaccard_similarity(np.ones((100, 4)) / 2, 20, 6).toarray().min() > 0.5
-    assert jaccard_similarity(np.ones((1, 4))).toarray().tolist() == [[1]]
+    distances = squared(features)
+    tensor = torch.from_numpy(features)
+    sizes = [1, 4, 9, 101, 500]
+    near, farthest = neighbourhoods(tensor, sizes)
+    np.testing.assert_allclose(farthest, distances.max(1), rtol=1e-12)
+    for size, each in zip(sizes, near):
+        kth = np.sort(distances, axis=1)[:, min(size, 101) - 1]
+        np.testing.assert_array_equal(each.toarray(), distances <= kth[:, None])
 
 
 def test_bad_input_is_refused() -> None:
@@ -175,5 +188,6 @@ print(measure(16000) - before)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_the_similarity_is_the_same() -> None:
     features = unit_rows(4, 400, 32, 30)
+    features[50:80] = features[50]
     found = jaccard_similarity(torch.from_numpy(features).cuda())
     np.testing.assert_allclose(found.toarray(), jaccard_similarity(features).toarray(), atol=1e-6)

@@ -132,8 +132,10 @@ def test_kmeans_labels_are_a_partition_with_its_means(data):
     x = data.draw(features())
     k = data.draw(st.integers(1, len(x)))
     labels, centres = kmeans(x, k, data.draw(st.integers(0, 2**31)))
+    assert type(labels) is type(centres) is (torch.Tensor if isinstance(x, torch.Tensor) else np.ndarray)
+    labels, centres = np.asarray(labels), np.asarray(centres)
     assert labels.dtype == np.int64 and sorted(set(labels.tolist())) == list(range(k))
-    assert centres.shape == (k, x.shape[1]) and centres.dtype == np.float32
+    assert centres.shape == (k, x.shape[1]) and centres.dtype in (np.float32, np.float64)
     for label, centre in enumerate(centres):
         members = array_of(x)[labels == label]
         assert np.allclose(
@@ -189,9 +191,9 @@ def test_classifier_weights_have_unit_length(data):
     labels = data.draw(identities(len(x), most=3))
     weights = refusal(lambda: classifier_weights(x, labels))
     if weights is not None:
-        assert (
-            weights.shape == (int(np.max(array_of(labels))) + 1, x.shape[1]) and weights.dtype == np.float32
-        )
+        weights = np.asarray(weights)
+        assert weights.shape == (int(np.max(array_of(labels))) + 1, x.shape[1])
+        assert weights.dtype == np.float32
         assert np.allclose(np.linalg.norm(weights.astype(float), axis=1), 1, atol=1e-5)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from mmtlib import InputError, neighbours
+from mmtlib import InputError
 from mmtlib.retrieval import evaluate_distances, evaluate_retrieval, rerank
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "retrieval.npz")
@@ -93,21 +95,6 @@ def test_counting_equals_the_definition(queries: int, gallery: int, levels: int)
         assert scores.average_precisions[q] == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_ties_the_cmc_is_that_of_a_sorted_list() -> None:
-    rng = np.random.default_rng(0)
-    ids = random_ids(rng, 40, 150)
-    distances = rng.random((40, 150))
-    found = []
-    for q in range(40):
-        order = np.argsort(distances[q])
-        order = order[valid(q, *ids)[order]]
-        matches = np.flatnonzero(ids[1][order] == ids[0][q])
-        if len(matches):
-            found.append(matches[0] + 1)
-    scores = evaluate_distances(distances, *ids, max_rank=10)
-    np.testing.assert_allclose(scores.cmc, [(np.array(found) <= k).mean() for k in range(1, 11)], rtol=1e-12)
-
-
 def test_equal_distances_never_flatter_and_ignore_the_order() -> None:
     pids, gallery_pids = np.array([1]), np.array([1, 2, 1, 3, -1])
     cams, gallery_cams = np.array([0]), np.ones(5, int)
@@ -126,18 +113,65 @@ def test_features_score_as_their_distances_in_any_blocks(monkeypatch: pytest.Mon
     queries, gallery = rng.standard_normal((150, 9)), rng.standard_normal((300, 9))
     expected = evaluate_distances(((queries[:, None] - gallery) ** 2).sum(2), *ids)
     whole = evaluate_retrieval(queries, gallery, *ids)
-    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 1)  # blocks of 64 queries, the last one smaller
-    sizes = [
-        len(block)
-        for _, block in neighbours.distance_blocks(torch.from_numpy(queries), torch.from_numpy(gallery))
-    ]
-    assert sizes == [64, 64, 22]
+    monkeypatch.setattr("mmtlib.distances.BLOCK_BYTES", 1)  # blocks of 64 queries, the last one smaller
+    monkeypatch.setattr("mmtlib.retrieval.ROWS", 64)
     blocked = evaluate_retrieval(
         torch.from_numpy(queries), torch.from_numpy(gallery), *map(torch.from_numpy, ids)
     )
-    for scores in (whole, blocked):
+    given = evaluate_distances(((queries[:, None] - gallery) ** 2).sum(2), *ids)
+    for scores in (whole, blocked, given):
         np.testing.assert_allclose(scores.average_precisions, expected.average_precisions, rtol=1e-12)
         np.testing.assert_array_equal(scores.cmc, expected.cmc)
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_safe_scores_are_those_of_float64(data: st.DataObject) -> None:
+    """Features with an offset, in tight groups far apart, with copies: the same scores as from exact distances."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    queries, gallery, dimensions = (data.draw(st.integers(*each)) for each in ((1, 6), (2, 30), (1, 40)))
+    groups = rng.standard_normal((data.draw(st.integers(1, 3)), dimensions))
+    spread, offset = 10.0 ** data.draw(st.integers(-5, 0)), data.draw(st.sampled_from([0, 1, 100, 1e4]))
+    features = groups[rng.integers(0, len(groups), queries + gallery)]
+    features = offset + features + spread * rng.standard_normal(features.shape)
+    features[rng.integers(0, queries + gallery, 3)] = features[0]
+    features = features.astype(rng.choice([np.float32, np.float64]))
+    ids = random_ids(rng, queries, gallery, 4)
+    ids[1][0], ids[3][0] = ids[0][0], 3  # at least one query can be scored
+    exact = features.astype(np.float64)
+    distances = ((exact[:queries, None] - exact[queries:]) ** 2).sum(2)
+    expected = evaluate_distances(distances, *ids)
+    # Where distances lie closer than float64's own rounding, either order is right.
+    error = 1e-12 * (distances.max() + ((exact - exact.mean(0)) ** 2).sum(1).max())
+    best, worst = (evaluate_distances(distances + sign * error * ((ids[0][:, None] == ids[1]) - 0.5), *ids)
+                   for sign in (-1, 1))  # fmt: skip
+    found = evaluate_retrieval(features[:queries], features[queries:], *ids)
+    assert worst.mean_ap - 1e-9 <= found.mean_ap <= best.mean_ap + 1e-9
+    if best.mean_ap == worst.mean_ap:
+        np.testing.assert_array_equal(found.first_match_ranks, expected.first_match_ranks)
+
+
+def test_copies_tie_whatever_the_rounding() -> None:
+    """A match and 50 copies of it that are other people: all as far, so that the match stands behind them."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((80, 700)).astype(np.float32)
+    features[10:61] = features[10]
+    pids = np.array([1, *range(100, 109), 1, *range(200, 269)])
+    for order in (np.arange(1, 80), rng.permutation(np.arange(1, 80))):
+        scores = evaluate_retrieval(features[:1], features[order], pids[:1], pids[order], np.zeros(1, int), np.ones(79, int))  # fmt: skip # noqa: E501
+        nearer = (
+            ((features[0] - features[1:]) ** 2).sum(1) < ((features[0] - features[10]) ** 2).sum()
+        ).sum()
+        assert scores.first_match_ranks.tolist() == [51 + nearer]
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e39])
+def test_scores_of_huge_and_tiny_features(scale: float) -> None:
+    ids = ids_of("case0")
+    features = [REFERENCE[f"case0_{name}_features"].astype(np.float64) for name in ("query", "gallery")]
+    found = evaluate_retrieval(*(each * scale for each in features), *ids)
+    assert found.mean_ap == pytest.approx(float(REFERENCE["case0_mean_ap"]), abs=1e-9)
+    np.testing.assert_allclose(rerank(*(each * scale for each in features)), rerank(*features), atol=1e-6)
 
 
 def test_a_query_without_a_match_counts_in_no_mean() -> None:
@@ -229,4 +263,6 @@ def test_on_a_gpu_the_scores_are_the_same() -> None:
     assert evaluate_retrieval(*on_gpu, *ids_of("case1")).mean_ap == pytest.approx(
         float(REFERENCE["case1_mean_ap"]), abs=1e-9
     )
-    np.testing.assert_allclose(rerank(*on_gpu), rerank(*features), atol=1e-6)
+    reranked = rerank(*on_gpu)
+    assert reranked.is_cuda
+    np.testing.assert_allclose(reranked.cpu(), rerank(*features), atol=1e-6)

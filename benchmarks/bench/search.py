@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from bench.dense import bare_product, dense_dbscan, dense_distances, sorted_scores
+from bench.dense import bare_product, dense_dbscan, dense_jaccard, sorted_scores
 from bench.harness import DEVICE, Benchmark, Size, available_bytes, measure, people
-from mmtlib.clustering import dbscan_eps, dbscan_labels
+from mmtlib.clustering import dbscan_eps, dbscan_labels, kmeans
 from mmtlib.jaccard import jaccard_similarity
-from mmtlib.kmeans import kmeans
 from mmtlib.retrieval import evaluate_retrieval, rerank
 
 DENSE_BYTES = (
@@ -30,7 +29,7 @@ def jaccard(size: Size, baselines: bool = True) -> Benchmark:
         flops=count**2 * size.dimensions,  # symmetric: half of the product
         bytes=features.nbytes,
     )
-    _clusters(tensor[:200])  # compile, or load what was compiled
+    _clusters(tensor[:200])
     ours = "ours: Jaccard + DBSCAN"
     outcome.rows["bare float32 product"] = measure(lambda: bare_product(tensor, tensor), 2)
     outcome.rows[ours] = measure(lambda: _clusters(tensor), 2)
@@ -84,7 +83,7 @@ def retrieval(size: Size, baselines: bool = True) -> Benchmark:
         flops=2 * size.queries * size.gallery * size.dimensions,
         bytes=queries.nbytes + gallery.nbytes,
     )
-    evaluate_retrieval(tensors[0][:30], tensors[1], ids[0][:30], ids[1], ids[2][:30], ids[3])  # compile
+    evaluate_retrieval(tensors[0][:30], tensors[1], ids[0][:30], ids[1], ids[2][:30], ids[3])
     rerank(tensors[0][:30], tensors[1][:100])
     ours = "ours: counting"
     outcome.rows["bare float32 product"] = measure(lambda: bare_product(*tensors, 1024), 2)
@@ -144,7 +143,7 @@ def clustering(size: Size, baselines: bool = True) -> Benchmark:
     centers = tensor[: size.clusters]
     outcome.rows["one assignment (product)"] = measure(lambda: tensor @ centers.T, 3)
     ours = "ours"
-    kmeans(tensor[:100], 2, 0)  # load faiss
+    kmeans(tensor[:100], 2, 0)
     outcome.rows[ours] = measure(lambda: kmeans(tensor, size.clusters, 0))
     outcome.facts = {"inertia": _inertia(features, outcome.rows[ours].value)}
     if baselines:
@@ -179,6 +178,6 @@ def scaling(size: Size, baselines: bool = True) -> Benchmark:
         outcome.rows[f"ours, N = {part}"] = measure(lambda tensor=tensor: _clusters(tensor)[2])
         if baselines and DENSE_BYTES * part**2 < available_bytes() / 2:
             outcome.rows[f"dense loops, N = {part}"] = measure(
-                lambda part=part: dense_distances(features[:part]).shape
+                lambda part=part: dense_jaccard(2 - 2 * features[:part] @ features[:part].T).shape
             )
     return outcome

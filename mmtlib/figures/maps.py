@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
 from mmtlib import InputError
+from mmtlib.distances import as_features, centred, nearest_neighbours
 from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
-from mmtlib.neighbours import as_features, nearest_neighbours
 
 
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
@@ -44,8 +44,9 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
     if init is not None:
         start = {"init": np.asarray(init, dtype=np.float32), "n_epochs": 100}  # fewer steps, less drift
     # Our own search for neighbours is exact, needs nothing to be compiled anew, and is several times as fast.
-    nearest = nearest_neighbours(as_features(features), min(15, len(features) - 1))
-    knn = nearest.indices.astype(np.int64), np.sqrt(nearest.distances)
+    points = centred(as_features(features))[0]
+    indices, distances, _ = nearest_neighbours(points, min(15, len(features) - 1))
+    knn = indices.numpy(), (distances.sqrt() / points.scale).numpy()
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that it cannot place new images
         model = _umap()(n_neighbors=knn[0].shape[1], min_dist=0.2, random_state=seed, n_jobs=1, precomputed_knn=knn,
                         **start)  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 from scipy import sparse
 
 from mmtlib import InputError
-from mmtlib.kmeans import label_means
-from mmtlib.neighbours import as_features
+from mmtlib.clustering import label_means
+from mmtlib.distances import as_features
 from mmtlib.noise.measures import contingency
 
 BLOCK = 4096  # images at a time
