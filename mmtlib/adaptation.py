@@ -21,7 +21,7 @@ from mmtlib import InputError, clustering
 from mmtlib.batches import augmented_views, identity_batches
 from mmtlib.config import METHODS, Settings
 from mmtlib.data.tasks import Images, Task
-from mmtlib.evaluation import autocast, camera_normalised, extract, measure_labels, numbered, score
+from mmtlib.evaluation import autocast, camera_normalised, embeddings, measure_labels, numbered, score
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.noise import measures
@@ -163,7 +163,7 @@ def adapt(
             network.load_state_dict(tensors)
         yield Epoch(done, used, state, {})
     _compile(settings, networks + means)
-    features = extract(settings, used, target.images)
+    features = embeddings(settings, used, target.images)
     for epoch in range(done, settings.epochs):
         with timed("cluster"):
             labels = pseudo_labels(settings, epoch, features, target, memory)
@@ -171,27 +171,28 @@ def adapt(
             _start_classifiers(settings, networks, means, features, labels)
             losses = _train(settings, epoch, networks, means, labels, target)
         with timed("extract"):
-            features = extract(settings, used, target.images)
-            weight = used[0].classifier.weight.detach().float().cpu().numpy()
-            predicted = (features[0] @ weight.T).argmax(axis=1)
+            features = embeddings(settings, used, target.images)
+            predicted = (
+                (features[0] @ used[0].classifier.weight.detach().float().T).argmax(dim=1).cpu().numpy()
+            )
         with timed("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses, **scores()}
             record |= measure_labels(labels, predicted, target.pids)
         arrays = {"labels": labels.astype(np.int32), "predicted": predicted.astype(np.int32)}
-        arrays["features"] = np.concatenate(features, axis=1).astype(np.float16)
+        arrays["features"] = torch.cat(features, dim=1).half().cpu().numpy()
         state = {"networks": [network.state_dict() for network in networks + means], "memory": memory}
         yield Epoch(epoch + 1, used, state, record, arrays)
 
 
 def pseudo_labels(
-    settings: Settings, epoch: int, features: Sequence[np.ndarray], target: Images, memory: dict[str, Any]
+    settings: Settings, epoch: int, features: Sequence[Tensor], target: Images, memory: dict[str, Any]
 ) -> np.ndarray:
     """Hard labels of the target images for one epoch.
 
     Args:
         settings: Names the method, K or DBSCAN's parameters, and the controlled noise.
         epoch: From 0; the random streams depend on it.
-        features: One (N, D) array of unit rows per network.
+        features: One (N, D) tensor of unit rows per network; clustering stays on its device.
         target: The images; their identities are read by `supervised` only.
         memory: Holds DBSCAN's eps from the first epoch on.
 
@@ -209,7 +210,7 @@ def pseudo_labels(
     joined = features[0] if len(features) == 1 else _join(settings, features)
     seed = stream_seed(settings.seed, "clusters", epoch)
     if method.clustering == "kmeans":
-        labels, _ = clustering.kmeans(joined, settings.clusters, seed)
+        labels = clustering.kmeans(joined, settings.clusters, seed)[0].cpu().numpy()
     else:
         options = {"k1": settings.k1, "k2": settings.k2}
         similarity = jaccard_similarity(joined, **options)
@@ -226,33 +227,31 @@ def pseudo_labels(
     return labels
 
 
-def _join(settings: Settings, features: Sequence[np.ndarray]) -> np.ndarray:
+def _join(settings: Settings, features: Sequence[Tensor]) -> Tensor:
     """One feature per image from both networks', unit rows.
 
     Networks from different random starts share no feature space: their features are put side by side. The authors'
     networks share ImageNet's start, and their features are averaged.
     """
-    joined = (
-        np.concatenate(features, axis=1)
-        if settings.cluster_features == "concat"
-        else np.mean(features, axis=0)
+    concat = settings.cluster_features == "concat"
+    return nn.functional.normalize(
+        torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
     )
-    return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
 def _start_classifiers(
     settings: Settings,
     networks: Sequence[nn.Module],
     means: Sequence[nn.Module],
-    features: Sequence[np.ndarray],
+    features: Sequence[Tensor],
     labels: np.ndarray,
 ) -> None:
     """Each network and its mean begin the epoch with the cluster centres of their own features as classifier."""
-    shared = np.mean(features, axis=0) if settings.cluster_features == "average" else None
+    shared = sum(features) / len(features) if settings.cluster_features == "average" else None
     for i, network in enumerate(networks):
         weights = clustering.classifier_weights(features[i] if shared is None else shared, labels)
         for each in (network, *means[i : i + 1]):
-            each.set_classifier(torch.from_numpy(weights))
+            each.set_classifier(weights)
 
 
 def _train(

@@ -249,7 +249,7 @@ MAIN_METHODS = ("direct", "supervised", "hard", "mmt_without_soft_losses", "mmt"
 # Learning rates of the small profiles, chosen per method on development worlds and seeds by
 # benchmarks/choose_settings.py (results/search/rates_*.json). Rows that were not searched take their nearest
 # relative's: without mean networks that of `hard`, with them that of `mmt`, which is the default.
-METHOD_LR: dict[str, float] = {"supervised": 4e-3, "hard": 5e-4, "mmt_without_soft_losses": 4e-3}
+METHOD_LR: dict[str, float] = {"supervised": 8e-3, "hard": 2e-3, "mmt_without_soft_losses": 2e-3}
 METHOD_LR |= dict.fromkeys(
     ("hard_single", "mutual_learning", "co_teaching", "mmt_without_means"), METHOD_LR["hard"]
 )

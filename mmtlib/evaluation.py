@@ -22,11 +22,11 @@ from mmtlib.networks import open_network
 from mmtlib.noise import measures
 
 
-@torch.inference_mode()
-def extract(
+@torch.no_grad()
+def embeddings(
     settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256
-) -> list[np.ndarray]:
-    """Embeddings of all images by each network, in one pass over the images.
+) -> list[Tensor]:
+    """Embeddings of all images by each network, in one pass over the images, on their device.
 
     Args:
         settings: Names the precision.
@@ -35,7 +35,7 @@ def extract(
         batch: Images per forward pass; no result depends on it.
 
     Returns:
-        One float32 array (N, D) of unit rows per network.
+        One float32 tensor (N, D) of unit rows per network.
     """
     modes = [network.training for network in networks]
     out: list[list[Tensor]] = [[] for _ in networks]
@@ -48,7 +48,14 @@ def extract(
                 rows.append(network(view).float())
     for network, mode in zip(networks, modes):
         network.train(mode)
-    return [torch.cat(rows).cpu().numpy() for rows in out]
+    return [torch.cat(rows) for rows in out]
+
+
+def extract(
+    settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256
+) -> list[np.ndarray]:
+    """`embeddings` as arrays (N, D), for figures and files."""
+    return [rows.cpu().numpy() for rows in embeddings(settings, networks, images, batch)]
 
 
 def score(
@@ -67,10 +74,10 @@ def score(
     """
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10", "scored", "queries"))
-    features = [extract(settings, [network], split.images)[0] for split in (query, gallery)]
+    features = [embeddings(settings, [network], split.images)[0] for split in (query, gallery)]
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
     if camera_norm:
-        both = camera_normalised(np.concatenate(features), np.concatenate(ids[2:]))
+        both = camera_normalised(torch.cat(features), np.concatenate(ids[2:]))
         features = [both[: len(query.pids)], both[len(query.pids) :]]
     if rerank:
         scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
@@ -81,17 +88,17 @@ def score(
     return {"mAP": 100 * float(scores.mean_ap), **ranks, **count}
 
 
-def camera_normalised(features: np.ndarray, camids: np.ndarray) -> np.ndarray:
+def camera_normalised(features: Tensor, camids: np.ndarray) -> Tensor:
     """Embeddings (N, D) without the mean and the deviation of their camera (N), unit rows again.
 
     Song et al. 2025, "Exploring the camera bias of person re-identification" (arXiv 2502.10195). A camera with a single
     image loses that image: its row becomes zero.
     """
-    out = np.empty_like(features)
-    for camera in np.unique(camids):
-        rows = features[camids == camera]
-        out[camids == camera] = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    out, cameras = torch.empty_like(features), torch.as_tensor(camids, device=features.device)
+    for camera in np.unique(camids).tolist():
+        rows = features[cameras == camera]
+        out[cameras == camera] = (rows - rows.mean(dim=0)) / (rows.std(dim=0, correction=0) + 1e-6)
+    return nn.functional.normalize(out)
 
 
 def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, Any]:

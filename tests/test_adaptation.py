@@ -39,7 +39,7 @@ def test_features_that_do_not_cluster_are_refused(
 ) -> None:
     settings = Settings(method="mmt_dbscan", **changes)
     with pytest.raises(InputError, match=message):
-        pseudo_labels(settings, 0, [unit_rows(32, spread)], images(32), memory)
+        pseudo_labels(settings, 0, [torch.from_numpy(unit_rows(32, spread))], images(32), memory)
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -29,8 +29,8 @@ from mmtlib.training import adam, mmt_step
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
-NOT_NEEDED = """faiss numba umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel IPython
-jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid pytorch_metric_learning""".split()
+NOT_NEEDED = """faiss numba umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel
+IPython jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid pytorch_metric_learning""".split()
 
 
 def test_plain_steps_compute_what_ours_do() -> None:

@@ -62,10 +62,10 @@ class Lesson:
             print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
 
     def expect(self, holds: bool, claim: str) -> None:
-        """Say whether this run shows what runs of this course show on average; asserted is only what any run must show.
+        """Say whether this run shows what such runs show on average; asserted is only what any run must show.
 
-        Another processor rounds differently, and three seeds can differ by as much as two methods do: a score that is not
-        as expected is a finding, no error. The `smoke` profile, whose scores mean nothing, says nothing.
+        Another processor rounds differently, and three seeds can differ by as much as two methods do: a score that is
+        not as expected is a finding, no error. The `smoke` profile, whose scores mean nothing, says nothing.
         """
         if self.profile != "smoke":
             print(f"{'as expected' if holds else 'NOT as expected, in this run'}: {claim}")
