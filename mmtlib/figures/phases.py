@@ -81,7 +81,7 @@ def phase_diagram(
     image = ax.imshow(mean, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower")
     for i in range(len(xs)):
         for j in range(len(ys)):
-            _write_cell(ax, i, j, cells.get((i, j)), limit)
+            _write_cell(ax, i, j, cells.get((i, j)), limit, brief=len(xs) > 6)
     ax.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
     ax.set_yticks(range(len(ys)), [f"{value:.0%}" if y == "noise_rate" else f"{value:g}" for value in ys])
     ax.set(xlabel=title(x), ylabel=title(y))
@@ -91,15 +91,16 @@ def phase_diagram(
     return ax
 
 
-def _write_cell(ax: Axes, i: int, j: int, values: np.ndarray | None, limit: float) -> None:
-    """The numbers of a cell, or its hatching."""
+def _write_cell(ax: Axes, i: int, j: int, values: np.ndarray | None, limit: float, brief: bool) -> None:
+    """The numbers of a cell (where cells are narrow, the mean alone), or its hatching."""
     if values is None:
         look = {"facecolor": "#F2F2F2", "edgecolor": "#AAAAAA", "hatch": "///", "linewidth": 0}
         ax.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **look))
-        ax.text(i, j, "not run", ha="center", va="center", fontsize=9,
+        ax.text(i, j, "not\nrun" if brief else "not run", ha="center", va="center", fontsize=7 if brief else 9,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         return
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    text = f"{values.mean():+.1f}{spread}\nn = {len(values)}".replace("-", "−")
+    more = "" if brief else f"{spread}\nn = {len(values)}"
+    text = f"{values.mean():+.1f}{more}".replace("-", "−")
     ink = "white" if abs(values.mean()) > 0.65 * limit else "black"
     ax.text(i, j, text, ha="center", va="center", fontsize=9, color=ink)
