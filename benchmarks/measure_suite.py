@@ -1,9 +1,9 @@
 """Run the suite in a profile and measure it: minutes, those of each notebook and stage, the peak memory of all its
-processes, and the floor: the operations of the trainings at the rate of a bare matrix product on this machine.
+processes, and the floor: the operations of the trainings at the rate of one large convolution on this machine.
 
-    python benchmarks/measure_suite.py --profile quick --out runs/quick [--plain]
+    python benchmarks/measure_suite.py --profile quick --out runs/quick [--plain] [--only-floor]
 
-`--plain` is a processor without bfloat16 instructions (MMTLIB_BFLOAT16=0), which most laptops have.
+`--only-floor` measures the floor again, beside the times that are in the file. `--plain` is a processor without bfloat16 instructions (MMTLIB_BFLOAT16=0), which most laptops have.
 """
 
 from __future__ import annotations
@@ -55,20 +55,21 @@ def operations(settings: Settings) -> float:
 
 
 def rate(settings: Settings) -> float:
-    """Operations per second of a bare product (2048 x 2048) on one core, in the precision that training takes."""
-    a = torch.randn(2048, 2048)
+    """Operations per second of one large 3x3 convolution on one core, in the precision that training takes."""
     torch.set_num_threads(1)
+    layer = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(64, 128, 16, 16).contiguous(memory_format=torch.channels_last)
     best = float("inf")
-    with autocast(settings, torch.device("cpu")):
-        for _ in range(6):
+    with torch.no_grad(), autocast(settings, torch.device("cpu")):
+        for _ in range(20):
             start = time.perf_counter()
-            a @ a
+            layer(images)
             best = min(best, time.perf_counter() - start)
-    return 2 * 2048**3 / best
+    return 2 * images.numel() * 128 * 9 / best
 
 
 def floor(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the trainings of a profile would take if every operation ran at the rate of a bare product on all cores."""
+    """What the trainings of a profile would take if every operation ran at `rate` on all cores."""
     runs = [Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in r["config"].items() if k in FIELDS})
             for r in results]  # fmt: skip
     sources = {
@@ -101,12 +102,19 @@ def main() -> int:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plain", action="store_true", help="as without bfloat16 instructions")
+    parser.add_argument(
+        "--only-floor", action="store_true", help="run nothing; the folder holds finished runs"
+    )
     options = parser.parse_args()
     name = f"suite_{options.profile}" + ("_plain" if options.plain else "")
     out = options.out or home() / "runs" / name
     fresh = not (out / "cache").exists()
     if options.plain:
         os.environ["MMTLIB_BFLOAT16"] = "0"
+    if options.only_floor:
+        file = home() / "results" / f"{name}.json"
+        write_json(file, read_json(file) | floor(read_json(out / "results.json")))
+        return 0
     start = time.monotonic()
     running = psutil.Popen(
         [sys.executable, "-m", "mmtlib", "run", "--profile", options.profile, "--out", str(out)]
