@@ -3,8 +3,8 @@ processes, and the floor: the operations of the trainings at the rate of one lar
 
     python benchmarks/measure_suite.py --profile quick --out runs/quick [--plain] [--only-floor]
 
-`--only-floor` measures the floor again, beside the times that are in the file. `--plain` is a processor without bfloat16
-instructions (MMTLIB_BFLOAT16=0), which most laptops have.
+`--only-floor` measures the floor again, beside the times that are in the file. `--plain` is a processor without
+bfloat16 instructions (MMTLIB_BFLOAT16=0), which most laptops have.
 """
 
 from __future__ import annotations

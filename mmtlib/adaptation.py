@@ -59,8 +59,6 @@ def pretrain(
 
     Raises:
         FloatingPointError: A loss was not finite.
-
-    Taught in: notebook 01.
     """
     device = task.source.images.device
     pids = numbered(task.source.pids)
@@ -141,8 +139,6 @@ def adapt(
     Raises:
         FloatingPointError: A loss was not finite.
         InputError: Clustering gave fewer than two clusters, or K exceeds the number of images.
-
-    Taught in: notebook 04.
     """
     method, target = METHODS[settings.method], task.target
     networks = list(networks[: method.networks])

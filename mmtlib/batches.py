@@ -51,7 +51,6 @@ def identity_batches(
     Differs from: the authors' RandomMultipleGallerySampler draws the others with replacement when they are
         few, and gives an identity with a single image one row instead of K; an unfilled last batch is dropped
         there and filled from the next pass here.
-    Taught in: notebook 03.
     """
     pids, camids = (np.asarray(x.tolist() if isinstance(x, Tensor) else x) for x in (pids, camids))
     if pids.shape != camids.shape or pids.ndim != 1:
@@ -162,7 +161,6 @@ def augment(
 
     Differs from: the authors' code tries up to 100 rectangles for an image; we draw 20 at once and take the
         first that fits. Only a rounded area within 2-40 % fits.
-    Taught in: notebook 01.
     """
     if padding < 0 or not 0 <= erasing <= 1:
         raise InputError(f"padding {padding} must be 0 or more, and erasing {erasing} a probability.")

@@ -54,8 +54,6 @@ def kmeans(features, num_clusters: int, seed: int) -> tuple:
         InputError: features that are not finite, or K that is not in 1 … N.
 
     Differs from: the authors use scikit-learn's k-means; the inertia is within 1 % of it.
-
-    Taught in: notebook 02.
     """
     given = as_features(features)
     if not 1 <= num_clusters <= len(given):
@@ -228,8 +226,6 @@ def dbscan(
 
     Raises:
         InputError: see `jaccard_similarity`, `dbscan_eps` and `dbscan_labels`.
-
-    Taught in: notebook 02.
     """
     similarity = jaccard_similarity(features, k1, k2)
     return dbscan_labels(similarity, dbscan_eps(similarity, rho) if eps is None else eps, min_samples)

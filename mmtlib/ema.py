@@ -27,7 +27,6 @@ def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step:
         InputError: The networks differ in architecture, or α or T are out of range; nothing was changed.
 
     Differs from: nothing (paper, equation 5; warm-up as in the authors' code).
-    Taught in: notebook 04.
     """
     counted = isinstance(step, Tensor)
     if not 0 <= alpha <= 1 or not (counted or step >= 0):

@@ -49,8 +49,6 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
         InputError: features that are not finite, all-zero rows, k1 or k2 below 1.
 
     Differs from: the authors cut the list of neighbours within a tie, wherever their sorting puts it.
-
-    Taught in: notebook 02.
     """
     encoding = encode_neighbourhoods(as_features(features, allow_zero=False), k1, k2)
     return jaccard_between(encoding, encoding)

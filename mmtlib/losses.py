@@ -30,8 +30,6 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
     Raises:
         InputError: Shapes that do not fit.
-
-    Taught in: notebook 03.
     """
     if logits.ndim != 2 or 0 in logits.shape or teacher_logits.shape != logits.shape:
         raise InputError(
@@ -92,8 +90,6 @@ def softmax_triplet(features: Tensor, pids: Tensor, mined: Mined | None = None) 
 
     Raises:
         InputError: As `batch_hard`.
-
-    Taught in: notebook 03.
     """
     distances = (mined or batch_hard(features, pids)).distances
     return -torch.log_softmax(distances, dim=1)[:, 1].mean()
@@ -116,8 +112,6 @@ def soft_softmax_triplet(
 
     Raises:
         InputError: As `batch_hard`.
-
-    Taught in: notebook 03.
     """
     if teacher_features.ndim != 2 or teacher_features.shape[:1] != pids.shape:
         raise InputError(

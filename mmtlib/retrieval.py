@@ -65,8 +65,6 @@ def evaluate_retrieval(
 
     Raises:
         InputError: shapes that do not fit, features that are not finite, or no query that can be scored.
-
-    Taught in: notebook 01.
     """
     pair = as_feature_pair(query_features, gallery_features)
     queries, gallery = centred(*pair)
@@ -237,8 +235,6 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_v
 
     Raises:
         InputError: shapes that do not fit, features that are not finite or all zero, λ outside 0 … 1, k1 or k2 below 1.
-
-    Taught in: notebook 01.
     """
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value = {lambda_value}: expected a weight in 0 … 1 (usually 0.3)")

@@ -53,8 +53,6 @@ def mmt_step(
 
     Raises:
         InputError: A soft loss without a teacher, or a batch with one identity.
-
-    Taught in: notebook 04.
     """
     with autocast or nullcontext():
         outputs = [network(view) for network, view in zip(networks, views, strict=True)]
@@ -122,7 +120,6 @@ def co_teaching_step(
 
     Differs from: Han et al. have no metric loss; here the kept images also enter the softmax-triplet loss, as in
     every other row of the table. Where fewer than two identities are kept, that part is 0.
-    Taught in: notebook 05.
     """
     with autocast or nullcontext():
         outputs = [network(view) for network, view in zip(networks, views, strict=True)]
@@ -169,8 +166,6 @@ def source_step(
 
     Returns:
         loss, hard_ce, hard_triplet, accuracy.
-
-    Taught in: notebook 01.
     """
     with autocast or nullcontext():
         features, logits = network(source)

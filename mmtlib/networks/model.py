@@ -4,8 +4,6 @@ All share one form: convolutions, global average pooling (times a constant gain)
 bias stays 0, and a bias-free classifier. In train mode a network returns the pooled features (the triplet losses read
 them) and the logits; in eval mode the L2-normalised batch-normed feature, which is the embedding that is
 clustered and searched.
-
-Taught in: notebook 01.
 """
 
 from __future__ import annotations

@@ -78,8 +78,6 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
 
     Raises:
         InputError: The file cannot be read safely, or its weights are not those of this architecture.
-
-    Taught in: notebook 06.
     """
     state, facts = read_state_dict(path)
     _fill(network, state, facts["layout"], path)

@@ -153,8 +153,6 @@ def false_merges(
 
     Raises:
         InputError: No false merge: there is nothing to explain.
-
-    Taught in: notebook 02.
     """
     labels, pids, causes = _known(labels, pids, causes)
     wrong = _counts(labels, causes, pids)  # (K, 1 + P)
@@ -172,8 +170,6 @@ def false_splits(
 
     Raises:
         InputError: No false split.
-
-    Taught in: notebook 02.
     """
     labels, pids, causes = _known(labels, pids, causes)
     wrong = _counts(pids, causes, labels)  # (I, 1 + P)

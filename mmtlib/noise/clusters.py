@@ -29,8 +29,6 @@ def cluster_table(
         `cluster`, `size` (images); with pids `people`, `main` (the commonest identity), `purity` (its share) and
         `false_merges` (pairs of images of two identities); with camids `cameras` and `camera_entropy` (see
         `camera_entropy`).
-
-    Taught in: notebook 02.
     """
     clusters, sizes = np.unique(labels[labels >= 0], return_counts=True)
     rows = pd.DataFrame({"cluster": clusters, "size": sizes})
@@ -59,8 +57,6 @@ def identity_table(labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
     Returns:
         `pid`, `images`, `left_out` (images with −1), `clusters`, `main` (the cluster with most of them),
         `false_splits` (pairs of images in two clusters; an image that was left out is in none).
-
-    Taught in: notebook 02.
     """
     identities, counts = np.unique(pids, return_counts=True)
     inside, clusters, splits = (np.zeros(len(identities), np.int64) for _ in range(3))
@@ -116,8 +112,6 @@ def silhouettes(features, labels: np.ndarray) -> np.ndarray:
 
     Raises:
         InputError: Fewer than two clusters, or lengths that differ.
-
-    Taught in: notebook 02.
     """
     points = as_features(features)
     if labels.shape != (len(points),):

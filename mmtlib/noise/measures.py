@@ -47,8 +47,6 @@ def label_quality(labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
         `pairwise_precision` (share of image pairs in one cluster that show one identity), `pairwise_recall` (share
         of pairs of one identity that are in one cluster), `pairwise_f1`; `noise_share` (share of images left out
         by DBSCAN). All in [0, 1]; all but the last over the images that were kept.
-
-    Taught in: notebook 02.
     """
     kept = labels >= 0
     if not kept.any():
@@ -78,8 +76,6 @@ def with_singletons(labels: np.ndarray) -> np.ndarray:
 
     Pairwise measures of DBSCAN then count what it left out as splits: without it, the less is clustered, the
     better it looks.
-
-    Taught in: notebook 02.
     """
     return np.where(labels < 0, labels.max(initial=-1) + 1 + np.arange(len(labels)), labels)
 
@@ -135,8 +131,6 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
 
     Raises:
         InputError: The two differ in length.
-
-    Taught in: notebook 02.
     """
     if before.shape != after.shape:
         raise InputError(
@@ -183,8 +177,6 @@ def noise_transitions(epochs: Sequence[np.ndarray], pids: np.ndarray) -> list[di
         of the last epoch's wrong images that are wrong again; `became_wrong`, the share of its other images that
         are wrong now; `survived`, the share of the first epoch's wrong images that were wrong in each epoch since.
         None where there is no epoch before, or no image to take a share of.
-
-    Taught in: notebook 02.
     """
     records: list[dict[str, float | None]] = []
     wrong = [wrong_labels(labels, pids) for labels in epochs]
@@ -217,8 +209,6 @@ def memorisation(predicted: np.ndarray, labels: np.ndarray, pids: np.ndarray) ->
     Returns:
         `right`, `wrong`: share of the labels of each kind that are reproduced (1 where there are none of that kind);
         `wrong_share`: share of wrong labels among all.
-
-    Taught in: notebook 03.
     """
     kept = labels >= 0
     wrong, hit = wrong_labels(labels, pids)[kept], (predicted == labels)[kept]
@@ -248,8 +238,6 @@ def corrupt(
 
     Raises:
         InputError: Labels are to change, and all are the same.
-
-    Taught in: notebook 03.
     """
     labels = labels.copy()
     kept = np.flatnonzero(labels >= 0)

@@ -2,8 +2,6 @@
 
 Lengths are in hundredths of a person's height; x runs to the right of the picture, y up from the ground. All points
 are rounded to whole pixels of the canvas, which is several times larger than the picture (that is the anti-aliasing).
-
-Taught in: notebook 00.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 `plaza`, `station` and `city` stand for Market-1501, DukeMTMC-reID and MSMT17. The truth about every picture lies in
 `attributes.csv` beside the images, all dials in `world.json`; neither is ever shown to training.
-
-Taught in: notebook 00.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Every dial of the embedded world: how many people and cameras, how far a domain lies from plain daylight.
-
-Taught in: notebook 00.
-"""
+"""Every dial of the embedded world: how many people and cameras, how far a domain lies from plain daylight."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Takes one picture of one person: the place, the figure and its shadow, what hides it, and the camera's eye.
-
-Taught in: notebook 00.
-"""
+"""Takes one picture of one person: the place, the figure and its shadow, what hides it, and the camera's eye."""
 
 from __future__ import annotations
 

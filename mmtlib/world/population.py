@@ -3,8 +3,6 @@
 Nothing is painted here: people are by `walking` and `drawing`, places by `scenery`, pictures by `photography`.
 Each draw comes from a generator keyed by (seed, domain, kind, index ...), so any picture can be made alone, in any
 order and in any process, and a knob moved a little moves the world a little.
-
-Taught in: notebook 00.
 """
 
 from __future__ import annotations

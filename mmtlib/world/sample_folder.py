@@ -1,7 +1,4 @@
-"""A collection as somebody's disk may hold it: plain image files, with the truth in a CSV beside them.
-
-Taught in: notebook 07.
-"""
+"""A collection as somebody's disk may hold it: plain image files, with the truth in a CSV beside them."""
 
 from __future__ import annotations
 

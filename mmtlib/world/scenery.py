@@ -1,7 +1,4 @@
-"""Places of the embedded world: backgrounds with perspective, and what may stand in front of a person.
-
-Taught in: notebook 00.
-"""
+"""Places of the embedded world: backgrounds with perspective, and what may stand in front of a person."""
 
 from __future__ import annotations
 

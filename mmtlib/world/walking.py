@@ -1,7 +1,4 @@
-"""A walking person from four sides, in any of the world's garments.
-
-Taught in: notebook 00.
-"""
+"""A walking person from four sides, in any of the world's garments."""
 
 from __future__ import annotations
 

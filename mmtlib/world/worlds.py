@@ -1,7 +1,4 @@
-"""A domain of the embedded world as one value, and single pictures of it.
-
-Taught in: notebook 00.
-"""
+"""A domain of the embedded world as one value, and single pictures of it."""
 
 from __future__ import annotations
 
