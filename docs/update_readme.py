@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmtlib import figures
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
+from mmtlib.data.checks import PUBLISHED
 from mmtlib.figures.ablations import scores_against
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
 from mmtlib.results.runs import read_published, read_runs
 from mmtlib.results.tables import paired, readable
-from mmtlib.world import DOMAINS, contact_sheet, generate
+from mmtlib.world import DOMAINS, contact_sheet, generate, pictures, world
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY / "README.md"
@@ -236,12 +238,31 @@ def shape_section() -> str:
     return _markdown(header, lines)
 
 
+def worlds_section() -> str:
+    """The census of the drawn domains beside that of the data sets whose miniatures they are."""
+    lines = []
+    for domain, real in (("plaza", "market1501"), ("station", "dukemtmc"), ("city", "msmt17")):
+        place, theirs = world(domain), PUBLISHED[real]
+        seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
+        counts = Counter(part for who in range(seen) for part, *_ in pictures(place, who))
+        counts["gallery"] += place.census.junk
+        ours = counts["train"], place.census.train_ids, counts["query"], counts["gallery"], place.census.cameras
+        rows = {domain: ours, real: (theirs.images[0], theirs.identities[0], *theirs.images[1:], theirs.cameras)}
+        for name, (train, people, query, gallery, cameras) in rows.items():
+            lines.append([name, f"{train:,}", people, f"{train / people:.1f}", f"{query:,}", f"{gallery:,}", cameras])
+    header = ["", "training images", "people", "images a person", "queries", "gallery", "cameras"]
+    return _markdown(header, lines)
+
+
 def results_page() -> str:
     """`docs/results.md`."""
     parts = [
         "# Results",
         "Made from the files in `results/` by `python docs/update_readme.py`. mAP and CMC in percent on the target's "
         "test images, mean ± standard deviation over network seeds; all scores are those of the last epoch.",
+        "## The worlds",
+        worlds_section(),
+        "## Methods",
         results_section(),
         "![mAP over the epochs of adaptation](learning_curves_quick.png)",
         "## Wrong labels of a known share",
