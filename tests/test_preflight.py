@@ -227,7 +227,7 @@ LARGE = {"imagenet": "", "precision": "float32", "height": 64, "width": 32}
 def test_a_step_s_memory_is_what_the_networks_hold_and_keep_for_a_batch():
     """Four images go through; by hand, a whole batch goes through one network, and what it keeps is added up."""
     settings = make_settings("paper", **LARGE, backbone="small", clusters=20)
-    network, kept = build_network("small", 20).train(), {}
+    network, kept = build_network("small", 20, stem_stride=settings.stem_stride).train(), {}
 
     def pack(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()

@@ -285,7 +285,7 @@ def test_check_holds_market_against_its_published_numbers(tmp_path, monkeypatch)
     assert "train holds 3 images; published are 12,936" in report.problems
     assert "5 cameras; published are 6" in report.problems
     assert [path for path, _ in report.unscorable] == ["query/0003_c2s1_001051_00.jpg"]
-    assert "1 of 2 queries can never be scored" in report.problems
+    assert any(problem.startswith("1 of 2 queries can never be scored") for problem in report.problems)
 
     monkeypatch.setitem(PUBLISHED, "market1501", Published((3, 2, 4), (2, 2, 3), 5))
     os.remove(root / "query" / "0003_c2s1_001051_00.jpg")

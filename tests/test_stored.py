@@ -236,7 +236,8 @@ def test_noise_looks_as_the_network_was_trained_to(trained, capsys) -> None:
 def test_damaged_words_about_the_training_are_refused(metadata: str, tmp_path: Path) -> None:
     file = save_network(build_network("small", 3), tmp_path / "a.safetensors")
     with safetensors.safe_open(file, framework="pt") as opened:
-        words = opened.metadata() | {"mmtlib_trained": metadata}
+        words = opened.metadata()
+    words["mmtlib_network"] = f'{words["mmtlib_network"][:-1]}, "trained": {metadata}}}'
     safetensors.torch.save_file(safetensors.torch.load_file(file), file, words)
     with pytest.raises(InputError):
         settings_of(file)

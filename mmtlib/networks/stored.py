@@ -35,9 +35,10 @@ def save_network(network: ReIDNetwork, path: str | Path, trained: Mapping[str, A
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     how = {"name": network.name, "num_classes": network.num_classes, "options": network.options}
-    metadata = {"mmtlib_network": json.dumps(how)}
-    if trained is not None:
-        metadata["mmtlib_trained"] = json.dumps(trained)
+    how |= {"trained": trained} if trained is not None else {}
+    metadata = {
+        "mmtlib_network": json.dumps(how)
+    }  # one entry: the order of several is not the same each time
     return write_atomic(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
@@ -125,9 +126,9 @@ def trained_as(path: str | Path) -> dict[str, Any] | None:
         return None
     beside = Path(path).with_name("config.json")
     try:
-        found = json.loads(metadata.get("mmtlib_trained", "{}"))
+        found = json.loads(metadata["mmtlib_network"]).get("trained")
         return dict(found or (read_json(beside) if beside.is_file() else {}))
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say how it was trained ({error}): it, or {beside}, is damaged"
         ) from error
