@@ -38,7 +38,7 @@ def market(folder: Path, people: int = 3, images: int = 2) -> Path:
     for part, pids in parts.items():
         (folder / part).mkdir(parents=True)
         for pid, camera in itertools.product(pids, range(1, images + 1)):
-            Image.new("RGB", (8, 16), (40 * camera, pid, len(part))).save(
+            Image.new("RGB", (8, 16), (40 * camera, 37 * pid % 256, 12 * len(part))).save(
                 folder / part / f"{pid:04}_c{camera}s1_000001_00.jpg"
             )
     return folder
