@@ -145,41 +145,22 @@ SPEED = (  # benchmark, what it is, its row of ours, the row of the plain way
 
 def speed_section() -> str:
     """Each hot path against the plain way of doing it, as `mmt bench` measured them in one run."""
-    names = {name for name, *_ in SPEED}
-    files = [f for f in RESULTS.glob("bench_market*.json") if names <= read_json(f)["benchmarks"].keys()]
-    if not files:
-        return "Not run yet."
-    file = files[0]
-    record = read_json(file)
-    lines = ["| | size | ours | bare matrix product | the plain way |", "|---|---|---|---|---|"]
+    file = RESULTS / "bench_market_jaccard_retrieval_kmeans.json"
+    if not file.exists():
+        return "Not run with this version of the code yet."
+    record, lines = read_json(file), []
     for name, title, own, plain in SPEED:
-        found = record["benchmarks"][name]
-        size = ", ".join(
-            f"{key} = {value}"
-            for key, value in found["arguments"].items()
-            if key in "NQGDK" or key == "steps"
-        )
-        product = found["rows"].get("bare float32 product")
-        lines.append(
-            f"| {title} | {size} | {_cost(found['rows'][own])} | {_cost(product) if product else '–'} "
-            f"| {plain}: {_cost(found['rows'][plain])} ({found['facts']['times_faster']:.1f} ×) |"
-        )
+        if (found := record["benchmarks"].get(name)) is None:
+            continue
+        chosen = [key for key in found["arguments"] if key in "NQGDK" or key == "steps"]
+        size = ", ".join(f"{key} = {found['arguments'][key]}" for key in chosen)
+        rows, product = found["rows"], found["rows"].get("bare float32 product")
+        other = f"{plain}: {_cost(rows[plain])}" if plain in rows else "not run"
+        lines.append([title, size, _cost(rows[own]), _cost(product) if product else "–", other])
     hardware = record["hardware"]
-    large = RESULTS / "bench_100k_jaccard.json"
-    if large.exists():
-        largest = read_json(large)
-        found = largest["benchmarks"]["jaccard"]
-        own, product = (found["rows"][name] for name in ("ours: Jaccard + DBSCAN", "bare float32 product"))
-        size = ", ".join(f"{key} = {found['arguments'][key]:,}" for key in "ND")
-        lines.append(
-            f"| the first, `{largest['command']}` | {size} | {_cost(own)} | {_cost(product)} | not run |"
-        )
     where = f"{hardware['cores']} cores of an {hardware['gpu'] or hardware['cpu']}"
-    table = f"[table](results/{file.with_suffix('.txt').name})"
-    lines.append(f"\n`{record['command']}` on {where}; memory is what came on top of the features ({table}).")
-    if peer := record["benchmarks"]["retrieval"]["rows"].get("torchreid"):
-        lines[-1] += f" The evaluation of torchreid, in its Python version, takes {peer['seconds']:.0f} s."
-    return "\n".join(lines)
+    table = _markdown(["", "size", "ours", "bare matrix product", "the plain way"], lines)
+    return f"{table}\n\n`{record['command']}` on {where}; memory is what came on top of the features."
 
 
 def _cost(row: dict[str, float]) -> str:
@@ -246,10 +227,21 @@ def worlds_section() -> str:
         seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
         counts = Counter(part for who in range(seen) for part, *_ in pictures(place, who))
         counts["gallery"] += place.census.junk
-        ours = counts["train"], place.census.train_ids, counts["query"], counts["gallery"], place.census.cameras
-        rows = {domain: ours, real: (theirs.images[0], theirs.identities[0], *theirs.images[1:], theirs.cameras)}
+        ours = (
+            counts["train"],
+            place.census.train_ids,
+            counts["query"],
+            counts["gallery"],
+            place.census.cameras,
+        )
+        rows = {
+            domain: ours,
+            real: (theirs.images[0], theirs.identities[0], *theirs.images[1:], theirs.cameras),
+        }
         for name, (train, people, query, gallery, cameras) in rows.items():
-            lines.append([name, f"{train:,}", people, f"{train / people:.1f}", f"{query:,}", f"{gallery:,}", cameras])
+            lines.append(
+                [name, f"{train:,}", people, f"{train / people:.1f}", f"{query:,}", f"{gallery:,}", cameras]
+            )
     header = ["", "training images", "people", "images a person", "queries", "gallery", "cameras"]
     return _markdown(header, lines)
 
