@@ -262,10 +262,43 @@ def results_page() -> str:
         "## Half and twice the clusters",
         clusters_section(),
         "## How fast it is",
+        time_section(),
         speed_section(),
         gpu_section(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def time_section() -> str:
+    """Where the minutes of `quick` go, and the floor: its operations at the rate of one large convolution."""
+    lines = []
+    for name in ("suite_quick", "suite_quick_plain"):
+        file = RESULTS / f"{name}.json"
+        if file.exists() and "floor_seconds" in (record := read_json(file)):
+            stages, cores = record["core_seconds_per_stage"], record["hardware"]["cores"]
+            trained = (stages["source"] + stages["train"]) / cores
+            others = sum(stages[stage] for stage in ("cluster", "extract", "score")) / cores
+            row = [
+                record["command"],
+                f"{record['minutes']:.1f} min",
+                f"{record['tera_operations']:.0f} tera-operations",
+            ]
+            row += [
+                f"{record['giga_operations_per_second_and_core']:.0f} a core",
+                f"{record['floor_seconds']:.0f} s",
+            ]
+            lines.append(
+                [*row, f"{trained:.0f} s ({trained / record['floor_seconds']:.1f} ×)", f"{others:.0f} s"]
+            )
+    header = [
+        "command",
+        "in all",
+        "work of the trainings",
+        "giga-operations per second",
+        "floor",
+        "training steps",
+    ]
+    return _markdown([*header, "clustering, extraction, scores"], lines) if lines else ""
 
 
 def gpu_section() -> str:
