@@ -309,7 +309,8 @@ def gpu_section() -> str:
     record = read_json(file)
     rows = ([r["stem_stride"], f"{r['eager_ms']:.1f} ms", f"{r['graph_ms']:.1f} ms"] for r in record["rows"])
     table = _markdown(["stem stride", "kernel by kernel", "as a CUDA graph"], rows)
-    return f"The MMT step of the small network on an {record['hardware']['gpu']} (`{record['command']}`):\n\n{table}"
+    title = f"The MMT step of the small network on an {record['hardware']['gpu']} (`{record['command']}`)"
+    return f"{title}. {record.get('note', '')}\n\n{table}"
 
 
 def updated(text: str) -> str:

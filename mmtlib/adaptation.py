@@ -81,11 +81,8 @@ def pretrain(
         yield Epoch(done, [network], state, {})
     _compile(settings, [network])
     labels = torch.as_tensor(pids, device=device)
-    look = {
-        "flip": settings.flip,
-        "padding": settings.padding,
-        "erasing": 0.0,
-    }  # erasing belongs to adaptation
+    # Erasing belongs to adaptation.
+    look = {"flip": settings.flip, "padding": settings.padding, "erasing": 0.0}
     options = {"label_smoothing": settings.label_smoothing, "autocast": autocast(settings, device)}
 
     def step(_: object, source: Tensor, target: Tensor, ids: Tensor) -> Parts:

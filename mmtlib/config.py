@@ -97,7 +97,7 @@ class Settings:
     # the embedded world (ignored for folders)
     world_seed: int = 0
     world_scale: str = "small"
-    gap: float = -1.0  # how far station and city lie from plaza; -1: each domain's own gap
+    gap: float = -1.0  # of station and city from the neutral world; -1: each domain's own gap
     # images
     height: int = 64
     width: int = 32

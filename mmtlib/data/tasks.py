@@ -168,5 +168,5 @@ def _world_options(domain: str, settings: Settings) -> dict[str, Any]:
         "seed": settings.world_seed,
         "size": (settings.height, settings.width),
         "scale": settings.world_scale,
-        "gap": None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza is where gaps start
+        "gap": None if settings.gap == -1 or domain == "plaza" else settings.gap,  # plaza keeps its own
     }

@@ -16,13 +16,8 @@ from mmtlib.files import read_json, write_atomic
 from mmtlib.networks.model import NETWORK_NAMES, ReIDNetwork, build_network
 from mmtlib.networks.weights import architecture, check_fit, is_safetensors, read_safetensors, read_state_dict
 
-_BUILT_IN = (
-    "backbone",
-    "stem_stride",
-    "gain",
-    "bn_group",
-    "imagenet",
-)  # no option changes them in a trained network
+# No option changes these in a trained network.
+_BUILT_IN = ("backbone", "stem_stride", "gain", "bn_group", "imagenet")
 
 
 def save_network(network: ReIDNetwork, path: str | Path, trained: Mapping[str, Any] | None = None) -> Path:
