@@ -207,7 +207,9 @@ def pseudo_labels(
     else:
         options = {"k1": settings.k1, "k2": settings.k2}
         similarity = jaccard_similarity(joined, **options)
-        memory.setdefault("eps", clustering.dbscan_eps(similarity, settings.rho or authors_rho(len(joined))))
+        memory.setdefault(
+            "eps", clustering.dbscan_eps(similarity, settings.rho or clustering.authors_rho(len(joined)))
+        )
         labels = clustering.dbscan_labels(similarity, memory["eps"], settings.min_samples)
     if labels.max() < 1:
         raise InputError(
@@ -297,15 +299,6 @@ def learning_rate(settings: Settings, epoch: int) -> float:
     else:
         decay = 0.1 ** sum(epoch + 1 >= milestone for milestone in settings.source_milestones)
     return settings.source_lr * decay * (0.01 + 0.99 * ramp)
-
-
-def authors_rho(count: int) -> float:
-    """The share of all distances between `count` images that holds as many an image as the authors' on Market-1501.
-
-    Their 1.6e-3 of the distances between 12,936 images are about 21 an image; between 2,000 images they were 3, and
-    DBSCAN would leave most images out.
-    """
-    return min(1.0, 1.6e-3 * 12_936 / count)
 
 
 def stream_seed(seed: int, *names: str | int) -> int:

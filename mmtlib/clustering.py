@@ -231,6 +231,15 @@ def dbscan(
     return dbscan_labels(similarity, dbscan_eps(similarity, rho) if eps is None else eps, min_samples)
 
 
+def authors_rho(count: int) -> float:
+    """The share of all distances between `count` images that holds as many an image as the authors' on Market-1501.
+
+    Their 1.6e-3 of the distances between 12,936 images are about 21 an image; between 2,000 images they were 3, and
+    DBSCAN would leave most images out.
+    """
+    return min(1.0, 1.6e-3 * 12_936 / count)
+
+
 def dbscan_eps(similarity: sparse.csr_array, rho: float = 1.6e-3) -> float:
     """The authors' radius: the mean of the smallest `rho` share of the non-zero distances above the diagonal.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mmtlib import InputError, clustering
-from mmtlib.adaptation import authors_rho, stream_seed
+from mmtlib.adaptation import stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.images import some
 from mmtlib.data.readers import ReIDDataset, read_image_folder
@@ -79,7 +79,7 @@ def subject_of_images(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(settings, [network.to(device)], pixels.to(device))[0]
     if clusters is None:
-        rho = settings.rho or authors_rho(len(features))
+        rho = settings.rho or clustering.authors_rho(len(features))
         found = clustering.dbscan(features, None, settings.min_samples, settings.k1, settings.k2, rho)
         how = "DBSCAN on the Jaccard distance, eps by the authors' rule"
     else:
