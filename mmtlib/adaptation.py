@@ -25,7 +25,15 @@ from mmtlib.evaluation import autocast, camera_normalised, embeddings, measure_l
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.noise import measures
-from mmtlib.training import Parts, adam, co_teaching_step, mmt_step, source_step, take_steps
+from mmtlib.training import (
+    Parts,
+    adam,
+    cluster_contrast_step,
+    co_teaching_step,
+    mmt_step,
+    source_step,
+    take_steps,
+)
 
 Timed = Callable[[str], AbstractContextManager]  # told which stage of an epoch runs inside
 
@@ -144,7 +152,7 @@ def adapt(
     memory: dict[str, Any] = {}  # what the clustering takes over from the first epoch (DBSCAN's eps)
 
     def scores() -> dict[str, Any]:
-        return score(settings, used[0], task.query, task.gallery, camera_norm=method.camera_norm)
+        return score(settings, used[0], task.query, task.gallery, cameras=method.cameras)
 
     if method.labels == "none":
         yield Epoch(0, used, {}, {"epoch": 0, **scores()})
@@ -198,7 +206,7 @@ def pseudo_labels(
     method = METHODS[settings.method]
     if method.labels == "identities":
         return numbered(target.pids)
-    if method.camera_norm:
+    if method.cameras == "embeddings":
         features = [camera_normalised(each, target.camids) for each in features]
     joined = features[0] if len(features) == 1 else _join(settings, features)
     seed = stream_seed(settings.seed, "clusters", epoch)
@@ -214,7 +222,8 @@ def pseudo_labels(
     if labels.max() < 1:
         raise InputError(
             f"clustering {len(labels)} images gave {int(labels.max()) + 1} cluster(s) in epoch {epoch + 1}, "
-            "at least 2 are needed: with DBSCAN lower min_samples or raise rho, with k-means raise clusters"
+            "at least 2 are needed: with DBSCAN lower min_samples or raise rho, with k-means raise clusters; the "
+            "epochs before it are kept"
         )
     if settings.noise_rate:
         rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
@@ -259,16 +268,17 @@ def _train(
 ) -> dict[str, float]:
     """All steps of one epoch; returns the means of the loss parts and of the batch accuracy."""
     method, device = METHODS[settings.method], target.images.device
-    optimizer = adam(networks, settings.lr, settings.weight_decay)  # anew each epoch, as the authors do
+    lr = settings.lr * (half_cosine((epoch + 0.5) / settings.epochs) if method.falling else 1)
+    optimizer = adam(networks, lr, settings.weight_decay)  # anew each epoch, as the authors do
     rng = np.random.default_rng(stream_seed(settings.seed, "batches", epoch))
     shape = (settings.iterations, settings.num_ids, settings.num_instances)
     rows = torch.from_numpy(identity_batches(labels, target.camids, *shape, rng)).to(device)
     pids = torch.as_tensor(labels, device=device)
     options = {"label_smoothing": settings.label_smoothing, "autocast": autocast(settings, device)}
-    if method.small_loss:
+    if method.step == "co-teaching":
         ramp = min(1.0, epoch / max(1, settings.epochs // 2))  # Han 2018: R(T), linear
         options |= {"keep": 1 - settings.forget_rate * ramp}
-    else:
+    elif method.step == "mmt":
         soft_ce, soft_tri = method.soft_ce, method.soft_triplet
         options |= {"soft_ce_weight": settings.soft_ce_weight if soft_ce == "setting" else soft_ce}
         options |= {"soft_tri_weight": settings.soft_triplet_weight if soft_tri == "setting" else soft_tri}
@@ -276,8 +286,10 @@ def _train(
 
     def step(number: int | Tensor, *inputs: Tensor) -> Parts:
         *views, ids = inputs
-        if method.small_loss:
+        if method.step == "co-teaching":
             return co_teaching_step(networks, optimizer, views, ids, **options)
+        if method.step == "cluster contrast":
+            return cluster_contrast_step(networks[0], optimizer, *views, ids, autocast=options["autocast"])
         return mmt_step(networks, means, optimizer, views, ids, step=number, **options)
 
     generator = torch.Generator().manual_seed(stream_seed(settings.seed, "views", epoch))
@@ -295,10 +307,15 @@ def learning_rate(settings: Settings, epoch: int) -> float:
     ramp = min(1.0, (epoch + 1) / settings.source_warmup) if settings.source_warmup else 1.0
     if settings.source_decay == "cosine":
         left = max(1, settings.source_epochs - settings.source_warmup)
-        decay = 0.5 * (1 + math.cos(math.pi * max(0.0, epoch + 0.5 - settings.source_warmup) / left))
+        decay = half_cosine(max(0.0, epoch + 0.5 - settings.source_warmup) / left)
     else:
         decay = 0.1 ** sum(epoch + 1 >= milestone for milestone in settings.source_milestones)
     return settings.source_lr * decay * (0.01 + 0.99 * ramp)
+
+
+def half_cosine(share: float) -> float:
+    """From 1 at share 0 to 0 at share 1."""
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 def stream_seed(seed: int, *names: str | int) -> int:

@@ -34,9 +34,13 @@ class Method:
         soft_ce, soft_triplet: Weight of the soft part: "setting" takes it from the settings, a number fixes it
             (0: no soft part; 1: no hard part).
         clustering: k-means with a given K, or DBSCAN on the k-reciprocal Jaccard distance.
-        small_loss: Co-teaching: each network learns from the images that have a small loss in the other one.
-        camera_norm: The mean and the deviation of each camera's embeddings are taken out before clustering and search
-            (Song et al. 2025, arXiv 2502.10195): such a row knows which camera took each image.
+        step: What a training step is: that of MMT with the parts that are left, co-teaching (each network learns from
+            the images that have a small loss in the other one), or cluster contrast (one network against a memory of
+            cluster centroids).
+        cameras: What is taken out per camera; such a row knows which camera took each image. "embeddings": their mean
+            and deviation, before clustering and search (Song et al. 2025, arXiv 2502.10195). "batch norms": every batch
+            norm takes the statistics of the image's camera (Zhuang et al. 2020), in search.
+        falling: The learning rate falls over the epochs by half a cosine; else it stays, as published.
         title: What figures and tables call it.
     """
 
@@ -48,8 +52,14 @@ class Method:
     soft_ce: float | Literal["setting"] = "setting"
     soft_triplet: float | Literal["setting"] = "setting"
     clustering: Literal["kmeans", "dbscan"] = "kmeans"
-    small_loss: bool = False
-    camera_norm: bool = False
+    step: Literal["mmt", "co-teaching", "cluster contrast"] = "mmt"
+    cameras: Literal["", "embeddings", "batch norms"] = ""
+    falling: bool = False
+
+    @property
+    def knows(self) -> str:
+        """What a method is told about the target, beside its images."""
+        return "identities" if self.labels == "identities" else "cameras" if self.cameras else "nothing"
 
 
 _PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
@@ -57,20 +67,38 @@ _PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "so
 METHODS: dict[str, Method] = {
     "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
     "direct_camera_norm": Method(
-        "direct transfer, camera norm", labels="none", networks=1, camera_norm=True, **_PLAIN
+        "direct transfer, camera norm", labels="none", networks=1, cameras="embeddings", **_PLAIN
+    ),
+    "direct_camera_bn": Method(
+        "direct transfer, batch norms per camera", labels="none", networks=1, cameras="batch norms", **_PLAIN
     ),
     "supervised": Method("supervised on target", labels="identities", networks=1, **_PLAIN),
     "hard_single": Method("hard labels, one network", networks=1, **_PLAIN),
     "hard": Method("hard labels", **_PLAIN),
+    "hard_falling_rate": Method("hard labels, falling rate", falling=True, **_PLAIN),
+    "hard_dbscan": Method("hard labels (DBSCAN)", clustering="dbscan", **_PLAIN),
+    "hard_camera_norm": Method("hard labels, camera norm", cameras="embeddings", **_PLAIN),
+    "cluster_contrast": Method(
+        "cluster contrast (DBSCAN)", networks=1, step="cluster contrast", clustering="dbscan", **_PLAIN
+    ),
+    "cluster_contrast_kmeans": Method("cluster contrast", networks=1, step="cluster contrast", **_PLAIN),
     "mean_teacher": Method("mean teacher", networks=1, teacher="own mean", soft_triplet=0.0),
     "mutual_learning": Method("mutual learning", means=False, teacher="other network", soft_triplet=0.0),
-    "co_teaching": Method("co-teaching", small_loss=True, **_PLAIN),
+    "co_teaching": Method("co-teaching", step="co-teaching", **_PLAIN),
     "mmt": Method("MMT"),
     "mmt_dbscan": Method("MMT (DBSCAN)", clustering="dbscan"),
+    "mmt_camera_norm": Method("MMT, camera norm", cameras="embeddings"),
     "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
     "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
     "mmt_without_soft_losses": Method(
         "mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0
+    ),
+    "mmt_dbscan_without_soft_losses": Method(
+        "mean networks, hard losses only (DBSCAN)",
+        teacher="none",
+        soft_ce=0.0,
+        soft_triplet=0.0,
+        clustering="dbscan",
     ),
     "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
     "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -65,20 +66,25 @@ def score(
     gallery: Images,
     *,
     rerank: bool = False,
-    camera_norm: bool = False,
+    cameras: str = "",
 ) -> dict[str, Any]:
     """mAP and top-1, -5, -10 of a test set, in percent, by Euclidean or re-ranked distances; `scored` of `queries`.
 
-    With `camera_norm`, query and gallery together give each camera's mean and deviation. All are None without queries
-    or without a gallery, as of a folder of images without labels.
+    `cameras` is `Method.cameras`: query and gallery together give each camera's statistics. All are None without
+    queries or without a gallery, as of a folder of images without labels.
     """
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10", "scored", "queries"))
-    features = [embeddings(settings, [network], split.images)[0] for split in (query, gallery)]
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
-    if camera_norm:
-        both = camera_normalised(torch.cat(features), np.concatenate(ids[2:]))
-        features = [both[: len(query.pids)], both[len(query.pids) :]]
+    if cameras == "batch norms":
+        both = camera_batch_normed(
+            settings, network, torch.cat([query.images, gallery.images]), np.concatenate(ids[2:])
+        )
+    else:
+        both = torch.cat([embeddings(settings, [network], split.images)[0] for split in (query, gallery)])
+    if cameras == "embeddings":
+        both = camera_normalised(both, np.concatenate(ids[2:]))
+    features = both.split([len(query.pids), len(gallery.pids)])
     if rerank:
         scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
     else:
@@ -92,13 +98,60 @@ def camera_normalised(features: Tensor, camids: np.ndarray) -> Tensor:
     """Embeddings (N, D) without the mean and the deviation of their camera (N), unit rows again.
 
     Song et al. 2025, "Exploring the camera bias of person re-identification" (arXiv 2502.10195). A camera with a single
-    image loses that image: its row becomes zero.
+    image has no deviation of its own: its image takes the mean and the deviation of all.
+
+    Raises:
+        InputError: Only one camera, so that there is nothing to take out.
     """
-    out, cameras = torch.empty_like(features), torch.as_tensor(camids, device=features.device)
-    for camera in np.unique(camids).tolist():
-        rows = features[cameras == camera]
-        out[cameras == camera] = (rows - rows.mean(dim=0)) / (rows.std(dim=0, correction=0) + 1e-6)
+    out = torch.empty_like(features)
+    for rows in _by_camera(camids, features.device):
+        own = features[rows] if len(rows) > 1 else features
+        out[rows] = (features[rows] - own.mean(dim=0)) / (own.std(dim=0, correction=0) + 1e-6)
     return nn.functional.normalize(out)
+
+
+@torch.no_grad()
+def camera_batch_normed(
+    settings: Settings, network: nn.Module, images: Tensor, camids: np.ndarray, batch: int = 256
+) -> Tensor:
+    """Embeddings (N, D) where every batch norm has the statistics of the image's camera: those of its images here.
+
+    Zhuang et al. 2020, "Rethinking the distribution gap of person re-identification with camera-based batch
+    normalization" (ECCV), at test time. A camera with a single image keeps the network's own statistics.
+
+    Args:
+        settings, network, images: As in `embeddings`; the network stays as it is.
+        camids: Camera of each image, (N).
+
+    Raises:
+        InputError: Only one camera.
+    """
+    out = torch.empty(len(images), network.num_features, device=images.device)
+    for rows in _by_camera(camids, images.device):
+        own = copy.deepcopy(network).train()
+        norms = [m for m in own.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        parts = rows.tensor_split(-(-len(rows) // batch)) if len(rows) > 1 else ()
+        for count, part in enumerate(parts, start=1):
+            for norm in norms:
+                norm.momentum, norm.group = (
+                    1 / count,
+                    len(part),
+                )  # the plain mean over the batches, none in groups
+            with autocast(settings, images.device):
+                own(normalise(images[part]))
+        out[rows] = embeddings(settings, [own.eval()], images[rows], batch)[0]
+    return out
+
+
+def _by_camera(camids: np.ndarray, device: torch.device) -> list[Tensor]:
+    """The rows of each camera's images; refused where there is one camera."""
+    cameras = np.unique(camids)
+    if len(cameras) < 2:
+        raise InputError(
+            f"all {len(camids)} images are of camera {', '.join(map(str, cameras))}: a method that takes cameras out "
+            "needs camera numbers of at least 2 (in file names as _c1, or as the column camid)"
+        )
+    return [torch.from_numpy(np.flatnonzero(camids == camera)).to(device) for camera in cameras]
 
 
 def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, Any]:
@@ -118,7 +171,7 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
             f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
         )
     load = partial(load_split, dataset, height=settings.height, width=settings.width, device=device)
-    how = {"rerank": rerank, "camera_norm": METHODS[settings.method].camera_norm}
+    how = {"rerank": rerank, "cameras": METHODS[settings.method].cameras}
     scores = score(settings, network.to(device), load(dataset.query), load(dataset.gallery), **how)
     return scores | {"unscored": unscored(dataset)}
 

@@ -1,4 +1,4 @@
-"""One step of training: Mutual Mean-Teaching with all its parts as switches, co-teaching, source pre-training."""
+"""One step of training: Mutual Mean-Teaching with its parts as switches, co-teaching, cluster contrast, the source."""
 
 from __future__ import annotations
 
@@ -139,6 +139,44 @@ def co_teaching_step(
     _descend(optimizer, loss)
     zero = torch.zeros((), device=pids.device)
     return _record(parts | {"soft_ce": zero, "soft_triplet": zero}, loss, [z for _, z in outputs], pids)
+
+
+def cluster_contrast_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    view: Tensor,
+    pids: Tensor,
+    *,
+    temperature: float = 0.05,
+    momentum: float = 0.1,
+    autocast: AbstractContextManager | None = None,
+) -> Parts:
+    """One step of Cluster Contrast (Dai et al. 2021): InfoNCE of each image against a memory of cluster centroids.
+
+    The memory φ (K, D) is the network's classifier, whose rows an epoch starts at the clusters' mean embeddings; no
+    gradient flows to it. L = −(1/B) Σ_i log softmax(q_i · φ / τ)[pid_i] with unit queries q, and after the step
+    φ_y ← m φ_y + (1 − m) q_i, at unit length again, image by image.
+
+    Args:
+        network: In train mode.
+        optimizer: Over its parameters.
+        view, pids: One augmented batch (B, 3, H, W) and its labels (B), 0 … K − 1.
+        temperature, momentum: τ and m; the defaults are published.
+        autocast: As in `mmt_step`.
+
+    Returns:
+        info_nce, loss, accuracy.
+    """
+    with autocast or nullcontext():
+        queries = F.normalize(network.pooled_and_neck(view)[1])
+    memory = network.classifier.weight.detach()
+    logits = queries @ memory.T / temperature
+    loss = F.cross_entropy(logits, pids)
+    _descend(optimizer, loss)
+    for query, pid in zip(queries.detach(), pids[:, None]):
+        moved = momentum * memory[pid] + (1 - momentum) * query
+        memory.index_copy_(0, pid, F.normalize(moved))
+    return _record({"info_nce": loss}, loss, [logits], pids)
 
 
 def source_step(

@@ -34,7 +34,7 @@ IPython jupyter_client jupyterlab bokeh distributed psutil hypothesis torchreid 
 
 
 def test_plain_steps_compute_what_ours_do() -> None:
-    ours = [build_network("small", 6, seed=seed, width=4).train() for seed in (0, 1)]
+    ours = [build_network("small", 6, seed=seed, width=8).train() for seed in (0, 1)]
     plain = [copy.deepcopy(network).to(memory_format=torch.contiguous_format) for network in ours]
     means, plain_means = [copy.deepcopy(network) for network in ours], mean_networks(plain)
     optimizer, plain_optimizer = adam(ours, 3.5e-4, 5e-4), plain_adam(plain)
@@ -47,7 +47,7 @@ def test_plain_steps_compute_what_ours_do() -> None:
         plain_parts = plain_step(plain, plain_means, plain_optimizer, views, pids, step)
         for name, value in plain_parts.items():
             assert value == pytest.approx(float(parts[name]), rel=2e-3), (name, step)
-    moved = (ours[0].base[0].weight - build_network("small", 6, seed=0, width=4).base[0].weight).abs().max()
+    moved = (ours[0].base[0].weight - build_network("small", 6, seed=0, width=8).base[0].weight).abs().max()
     assert (ours[0].base[0].weight - plain[0].base[0].weight).abs().max() < 0.3 * moved
 
 

@@ -144,6 +144,9 @@ def test_data_that_a_method_cannot_use(collection):
     )
     assert "a source needs 2" in refused(make_settings("smoke", source=plain))
     assert "K 9999" in refused(make_settings("smoke", clusters=9999))
+    for method in ("direct_camera_bn", "hard_camera_norm"):
+        said = refused(make_settings("smoke", target=plain, method=method, **SHORT))
+        assert f"{method} takes cameras out" in said and "camera numbers of 1: it needs 2" in said
 
 
 def test_queries_that_can_never_be_scored_are_found_first(collection, tmp_path):
@@ -271,7 +274,7 @@ def test_too_little_memory_is_refused_with_the_setting_to_change(monkeypatch, tm
 def test_too_many_images_are_refused_with_smaller_ones(monkeypatch):
     monkeypatch.setattr(preflight, "_memory", lambda: ("this computer", 10**9))
     monkeypatch.setattr(preflight, "step_memory", lambda settings: 10**8)
-    monkeypatch.setattr(preflight, "census", lambda name, settings: Census(20_000, 700, 20_000))
+    monkeypatch.setattr(preflight, "census", lambda name, settings: Census(20_000, 700, 20_000, 6))
     with pytest.raises(InputError, match="height=128, width=64"):
         preflight.try_step(make_settings("paper"))
 

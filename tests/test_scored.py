@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from torch import nn
 
 from mmtlib import InputError
 from mmtlib.__main__ import main
+from mmtlib.batches import normalise
 from mmtlib.config import make_settings
 from mmtlib.data.checks import check_dataset, unscored
 from mmtlib.data.readers import ReIDDataset, Split
 from mmtlib.data.tasks import Images
-from mmtlib.evaluation import score
+from mmtlib.evaluation import camera_batch_normed, camera_normalised, embeddings, score
 from mmtlib.files import read_json
 from mmtlib.networks import build_network, save_network
 from mmtlib.results import tables
@@ -137,3 +139,39 @@ def test_a_table_over_all_queries_has_no_column_for_them() -> None:
     whole = result | {"scored": 7, "queries": 7, "unscored": None}
     assert tables.readable(tables.table([whole])).equals(older) and "queries scored" not in older
     assert tables.footnote([result]) == "" and tables.footnote([whole]).endswith("plaza→station 7 of 7.")
+
+
+CAMIDS = np.array([0, 1, 0, 2, 0, 1, 1, 0, 0])  # camera 2 took a single image
+
+
+def test_each_cameras_mean_and_deviation_are_taken_out() -> None:
+    features = torch.nn.functional.normalize(torch.randn(9, 6, generator=torch.Generator().manual_seed(0)))
+    found = camera_normalised(features, CAMIDS)
+    for i, camera in enumerate(CAMIDS):
+        alike = features[CAMIDS == camera] if camera != 2 else features
+        row = (features[i] - alike.mean(0)) / (alike.std(0, correction=0) + 1e-6)
+        torch.testing.assert_close(found[i], row / row.norm())
+    with pytest.raises(InputError, match="all 9 images are of camera 4: .* at least 2"):
+        camera_normalised(features, np.full(9, 4))
+
+
+@pytest.mark.parametrize("group", [None, 4])
+def test_batch_norms_take_the_statistics_of_the_images_camera(group: int | None) -> None:
+    network = build_network("small", 2, width=8, bn_group=group)
+    pixels = torch.randint(
+        0, 256, (9, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    settings, before = SETTINGS, copy.deepcopy(network.state_dict())
+    found = camera_batch_normed(settings, network, pixels, CAMIDS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    for camera in (0, 1):
+        rows = np.flatnonzero(CAMIDS == camera)
+        own = build_network("small", 2, width=8)  # all of a camera's images in one batch
+        for module in own.modules():
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        own.train()(normalise(pixels[rows]))
+        torch.testing.assert_close(found[rows], own.eval()(normalise(pixels[rows])), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[3], embeddings(settings, [network], pixels)[0][3])
+    by_parts = camera_batch_normed(settings, network, pixels, CAMIDS, batch=3)
+    assert 0 < float((by_parts - found).abs().max()) < 1

@@ -14,7 +14,8 @@ from mmtlib import InputError
 from mmtlib.adaptation import learning_rate
 from mmtlib.config import make_settings
 from mmtlib.ema import update_mean_network
-from mmtlib.training import co_teaching_step, mmt_step, source_step
+from mmtlib.networks import build_network
+from mmtlib.training import cluster_contrast_step, co_teaching_step, mmt_step, source_step
 
 FOLDER = Path(__file__).parent / "reference"
 STEPS = np.load(FOLDER / "mmt_steps.npz")
@@ -186,3 +187,30 @@ def test_co_teaching_learns_from_what_the_other_network_finds_easy() -> None:
     assert parts["hard_ce"].item() == pytest.approx(expected, rel=1e-5)
     own_choice = (losses[0][easy[0]].mean() + losses[1][easy[1]].mean()).item()
     assert abs(parts["hard_ce"].item() - own_choice) > 1e-2
+
+
+def test_cluster_contrast_is_info_nce_against_a_memory_that_follows() -> None:
+    network = build_network("small", 5, width=8).train()
+    generator = torch.Generator().manual_seed(3)
+    view = torch.randn(8, 3, 32, 16, generator=generator)
+    pids = torch.tensor([0, 0, 3, 3, 1, 1, 0, 4])
+    network.set_classifier(nn.functional.normalize(torch.randn(5, 64, generator=generator)))
+    memory = network.classifier.weight.detach().clone().double()
+    with torch.no_grad():
+        pooled = copy.deepcopy(network)(view)[0].double()
+    neck = (pooled - pooled.mean(0)) / (
+        pooled.var(0, correction=0) + 1e-5
+    ).sqrt()  # the neck's scale is still 1
+    queries = [row / row.norm() for row in neck]
+    expected = 0.0
+    for query, pid in zip(queries, pids.tolist()):
+        chances = [float(torch.exp(query @ centroid / 0.05)) for centroid in memory]
+        expected -= np.log(chances[pid] / sum(chances)) / len(view)
+    for query, pid in zip(queries, pids.tolist()):
+        moved = 0.1 * memory[pid] + 0.9 * query
+        memory[pid] = moved / moved.norm()
+    before = network.base[0].weight.detach().clone()
+    parts = cluster_contrast_step(network, adam([network], 1e-3, 0), view, pids)
+    assert parts["info_nce"].item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(network.classifier.weight.detach().double(), memory, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(network.base[0].weight, before)

@@ -57,11 +57,12 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
 
 
 class Census(NamedTuple):
-    """How much there is: images to train on, people that are told apart in them, and images that are scored."""
+    """How much there is: images to train on, people that are told apart in them, images that are scored, cameras."""
 
     images: int
     identities: int
     scored: int  # queries and gallery; 0: no test set
+    cameras: int
 
 
 def census(name: str, settings: Settings) -> Census:
@@ -71,11 +72,16 @@ def census(name: str, settings: Settings) -> Census:
         seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
         images = [sum(1 for _ in pictures(place, i)) for i in range(seen)]
         train = images[: place.census.train_ids]
-        return Census(sum(train), len(train), sum(images) - sum(train) + place.census.junk)
+        return Census(
+            sum(train), len(train), sum(images) - sum(train) + place.census.junk, place.census.cameras
+        )
     dataset = open_dataset(name, settings)
     people = set(dataset.train.pids[dataset.train.pids >= 0].tolist())
     queries, gallery = len(dataset.query), len(dataset.gallery)
-    return Census(len(dataset.train), len(people), queries + gallery if queries and gallery else 0)
+    cameras = len(
+        np.unique(np.concatenate([split.camids for split in (dataset.train, dataset.query, dataset.gallery)]))
+    )
+    return Census(len(dataset.train), len(people), queries + gallery if queries and gallery else 0, cameras)
 
 
 def generate_world(domain: str, settings: Settings) -> Path:

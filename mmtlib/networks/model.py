@@ -60,6 +60,14 @@ class ReIDNetwork(nn.Module):
         Raises:
             InputError: On another shape, or a batch too small for batch norm.
         """
+        features, neck = self.pooled_and_neck(images)
+        if not self.training:
+            return F.normalize(neck)
+        with torch.autocast(neck.device.type, enabled=False):
+            return features, self.classifier(neck)
+
+    def pooled_and_neck(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (B, D) before and after the batch-norm neck; `images` and errors as in `forward`."""
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 1:
             raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, H, W) with pixels")
         if self.training and len(images) < 2:
@@ -71,10 +79,7 @@ class ReIDNetwork(nn.Module):
             positions = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, D)
             total = positions.sum(dim=1, dtype=torch.promote_types(maps.dtype, torch.float32))  # (B, D)
             features = total * (self.gain / positions.shape[1])
-            neck = self.feat_bn(features)
-            if not self.training:
-                return F.normalize(neck)
-            return features, self.classifier(neck)
+            return features, self.feat_bn(features)
 
     def set_classifier(self, weight: Tensor) -> None:
         """Replace the classifier by one of K classes with these weights.

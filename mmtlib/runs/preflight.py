@@ -98,6 +98,11 @@ def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]
             found[f"K {s.clusters} for the {target.images:,} training images of {s.target}"] = None
         if target is not None and METHODS[s.method].labels == "identities" and target.identities < 2:
             found[f"{s.method} needs labels, and {s.target} has none"] = None
+        if target is not None and METHODS[s.method].cameras and target.cameras < 2:
+            found[
+                f"{s.method} takes cameras out, and {s.target} has camera numbers of {target.cameras}: it needs 2 "
+                "(in file names as _c1, or as the column camid)"
+            ] = None
         if s.imagenet and s.backbone == "small":
             found["there are no ImageNet weights for the backbone small: leave out the setting imagenet"] = (
                 None
