@@ -94,10 +94,10 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
     cold = g[1] < knobs.winter
     upper = _pick(g[2], {"jacket": 4, "coat": 2, "hoodie": 2.5, "shirt": 1.5} if cold
                   else {"t-shirt": 5, "shirt": 2, "dress": 1.6, "hoodie": 0.8, "jacket": 0.6})  # fmt: skip
-    pattern = _pick(g[3], {"plain": 4, "stripes": 1.6, "checks": 1.2, "blocks": 1.2, "logo": 1.8})
-    if upper in ("jacket", "coat"):
-        pattern = _pick(g[3], {"plain": 5, "blocks": 1.5, "stripes": 1})
+    pattern = _pick(g[3], {"plain": 5, "blocks": 1.5, "stripes": 1} if upper in ("jacket", "coat")
+                    else {"plain": 4, "stripes": 1.6, "checks": 1.2, "blocks": 1.2, "logo": 1.8})  # fmt: skip
     lower = _pick(g[4], {"trousers": 8, "skirt": 1} if cold else {"trousers": 4, "shorts": 4, "skirt": 1.6})
+    lower = "none" if upper == "dress" else lower
     names = {
         "upper": _colour(g[5], g[6], knobs.neutrals),
         "upper2": _colour(g[7], g[8], knobs.neutrals),
@@ -106,21 +106,18 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         "bag": _colour(u[13], u[14], knobs.neutrals + 0.1),
         "hat": _colour(u[15], u[16], 0.5),
     }
-    for index, name in enumerate(("upper2", "lower")):  # two garments of one colour melt into each other
-        if names[name] == names["upper"]:
-            names[name] = ("white", "charcoal", "beige", "navy")[int(g[17 + index] * 4)]
-            if names[name] == names["upper"]:
-                names[name] = "silver"
+    for part, v in (("upper2", g[17]), ("lower", g[18])):  # two garments of one colour melt into each other
+        others = ("white", "charcoal", "beige", "navy")[int(v * 4)], "silver"
+        names[part] = next(name for name in (names[part], *others) if name != names["upper"])
     build = _pick(u[19], {"slim": 3, "average": 5, "broad": 2.5})
     width = {"slim": 0.86, "average": 1.0, "broad": 1.17}[build] + 0.05 * (u[20] - 0.5)
     skin = list(SKINS)[int(u[21] * 6)]
-    hair = _pick(u[22], {"short": 5, "long": 3, "bun": 1.2, "bald": 0.7})
     hair_colour = _pick(u[23], {"black": 3, "dark brown": 3, "brown": 2.4, "blond": 2, "red": 0.7, "grey": 1})
     hat = _pick(u[24], {"none": 7.5, "cap": 1.4, "beanie": 0.4 + 1.4 * knobs.winter, "brim hat": 0.6})
     bag = _pick(u[25], {"none": 4, "backpack": 3, "handbag": 1.4, "shoulder bag": 1.6})
     rgb = {"skin": SKINS[skin], "hair": HAIR_COLOURS[hair_colour]}
-    for index, (part, name) in enumerate(names.items()):
-        shift = (g if part in ("upper", "upper2", "lower") else u)[26 + 2 * index : 28 + 2 * index]
+    for k, (part, name) in enumerate(names.items()):
+        shift = (g if part in ("upper", "upper2", "lower") else u)[26 + 2 * k : 28 + 2 * k]
         rgb[part] = _dyed(COLOURS[name], shift, knobs)
     return Person(
         identity=identity,
@@ -128,7 +125,7 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         height=round(float(0.93 + 0.1 * u[38]), 3),
         width=round(float(width), 3),
         skin=skin,
-        hair=hair,
+        hair=_pick(u[22], {"short": 5, "long": 3, "bun": 1.2, "bald": 0.7}),
         hair_colour=hair_colour,
         hat=hat,
         hat_colour="none" if hat == "none" else names["hat"],
@@ -136,9 +133,9 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         upper_colour=names["upper"],
         upper_colour2=names["upper2"],
         upper_pattern=pattern,
-        lower="none" if upper == "dress" else lower,
-        lower_colour="none" if upper == "dress" else names["lower"],
-        lower_pattern="side stripe" if lower == "trousers" and upper != "dress" and g[39] < 0.15 else "plain",
+        lower=lower,
+        lower_colour="none" if lower == "none" else names["lower"],
+        lower_pattern="side stripe" if lower == "trousers" and g[39] < 0.15 else "plain",
         shoes="boots" if u[36] < 0.2 + 0.2 * knobs.winter else "trainers" if u[36] < 0.75 else "shoes",
         shoes_colour=names["shoes"],
         bag=bag,
