@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.world import contact_sheet, generate, generation, render, world
+from mmtlib.world import generate, generation, render, world
 from mmtlib.world.generation import FOLDERS, folder_name
 from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, FAR, SCALES, Knobs, domain_knobs
 from mmtlib.world.population import COLOURS
@@ -336,14 +336,6 @@ def test_folder_names_say_what_departs_from_the_defaults(tmp_path):
     assert folder == tmp_path / "station-tiny-seed7-gap0.77-lookalikes0.3-32x16"
     assert folder_name(world("city"), None) == "city"
     assert folder_name(world("city"), DEFAULT_GAP["city"]) == "city"
-
-
-def test_contact_sheet_has_a_row_per_identity(tiny):
-    sheet = contact_sheet(tiny, 4)
-    assert sheet.size == (5 * 34 + 2, 4 * 66 + 2)
-    assert np.asarray(sheet)[2:66, 2:34].std() > 10
-    with pytest.raises(InputError, match="no people"):
-        contact_sheet(tiny / "query", 4)
 
 
 def test_the_module_does_not_load_torch():

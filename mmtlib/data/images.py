@@ -14,21 +14,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmtlib import InputError
+from mmtlib.files import shown, some
 
 Image.init()
 if importlib.util.find_spec("pillow_heif"):
     importlib.import_module("pillow_heif").register_heif_opener()
 # Not EPS (opening one starts Ghostscript), nor formats without a signature of their own (TGA, PCX)
-_FORMATS = tuple(
-    name
-    for name in "JPEG PNG BMP GIF WEBP TIFF PPM AVIF JPEG2000 PSD QOI SGI HEIF".split()
-    if name in Image.OPEN
-)
+_NAMES = "JPEG PNG BMP GIF WEBP TIFF PPM AVIF JPEG2000 PSD QOI SGI HEIF".split()
+_FORMATS = tuple(name for name in _NAMES if name in Image.OPEN)
 _READ = {suffix for suffix, name in Image.registered_extensions().items() if name in (*_FORMATS, "MPO")}
 _PHONES = frozenset({".heic", ".heif", ".hif"})
-_RAW = frozenset(
-    {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
-)  # TIFF holds only a thumbnail
+_RAW = frozenset(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split())  # TIFF holds only a thumbnail
 IMAGE_SUFFIXES = frozenset({*_READ, *_PHONES, *_RAW, ".jxl", ".tga", ".pcx"})
 MAX_PIXELS = 50_000_000  # a small file can unpack to gigabytes; pedestrian crops hold a hundredth of this
 
@@ -54,17 +50,6 @@ def is_image(file: str | Path) -> bool:
         return False
 
 
-def shown(name: object) -> str:
-    """A file's name for a message: in quotes and with escapes where it holds what does not print, as a line break."""
-    return text if (text := str(name)).isprintable() else repr(text)
-
-
-def some(items: Sequence[object], limit: int = 10, separator: str = ", ") -> str:
-    """The first `limit` items for a message, and how many more there are."""
-    rest = [f"… and {len(items) - limit} more"] if len(items) > limit else []
-    return separator.join([shown(item) for item in items[:limit]] + rest)
-
-
 def list_images(root: Path, folder: str) -> list[str]:
     """Paths of the images directly in `root/folder`, relative to `root`, sorted.
 
@@ -72,9 +57,8 @@ def list_images(root: Path, folder: str) -> list[str]:
         InputError: the folder or an image is a link that leads out of `root`, or images lie in a folder below.
     """
     _refuse(root, [folder] if _leaves(root, folder) else [])
-    with os.scandir(root / folder) as entries:
-        linked = {f"{folder}/{e.name}": e.is_symlink() for e in entries if is_image(e.path)}
-    _refuse(root, [path for path in linked if linked[path] and _leaves(root, path)])
+    linked = {path: link for path, link in _files(root, folder) if is_image(root / path)}
+    _refuse(root, [path for path, link in linked.items() if link and _leaves(root, path)])
     if below := [child.name for child in subfolders(root / folder) if walk_images(child)]:
         raise InputError(
             f"{root / folder} holds folders with images ({some(below)}): put the images into it itself."
@@ -120,20 +104,22 @@ def inside(root: Path, paths: Iterable[str]) -> list[str]:
         InputError: a path is absolute, leads out of `root` (by `..` or by a link), or no such file exists.
     """
     paths = [posixpath.normpath(path) for path in paths]
-    _refuse(root, [path for path in paths if os.path.isabs(path) or path.split("/")[0] == ".."])
-    folders = sorted({posixpath.dirname(path) for path in paths})
-    _refuse(root, [folder for folder in folders if _leaves(root, folder)])
-    linked: dict[str, bool] = {}
-    for folder in folders:
-        if os.path.isdir(root / folder):
-            with os.scandir(root / folder) as entries:
-                files = (entry for entry in entries if not entry.is_dir())
-                linked.update((posixpath.join(folder, file.name), file.is_symlink()) for file in files)
-    missing = [path for path in paths if path not in linked]
-    if missing:
+    folders = {posixpath.dirname(path) for path in paths}
+    out = {folder for folder in folders if _leaves(root, folder)}
+    linked = dict(file for folder in sorted(folders - out) for file in _files(root, folder))
+    away = [p for p in paths if posixpath.dirname(p) in out or linked.get(p) and _leaves(root, p)]
+    _refuse(root, away)
+    if missing := [path for path in paths if path not in linked]:
         raise InputError(f"{root}: {len(missing)} of {len(paths)} listed files are missing: {some(missing)}.")
-    _refuse(root, [path for path in paths if linked[path] and _leaves(root, path)])
     return paths
+
+
+def _files(root: Path, folder: str) -> list[tuple[str, bool]]:
+    """Files in `root/folder`, relative to `root`, and which of them are links; none of a folder that is not there."""
+    if not os.path.isdir(root / folder):
+        return []
+    with os.scandir(root / folder) as entries:
+        return [(posixpath.join(folder, e.name), e.is_symlink()) for e in entries if not e.is_dir()]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -145,7 +131,6 @@ def subfolders(folder: Path) -> list[Path]:
 
 def tree(folder: Path, depth: int = 2, limit: int = 8) -> str:
     """Draw the folders below `folder`, each with its number of files and one file's name, for messages."""
-
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.is_dir())
     what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
@@ -162,12 +147,8 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
 
     Args:
         path: the file.
-        height: rows of the result, H.
-        width: columns of the result, W.
+        height, width: of the result (H, W, 3), uint8, RGB.
         fast: let JPEG decode at a lower resolution near H x W; quicker, but not the same pixels.
-
-    Returns:
-        The image (H, W, 3), uint8, RGB.
 
     Raises:
         InputError: the reason why it cannot be read (without the file's name).
@@ -240,15 +221,7 @@ def _is_heic(path: str | Path) -> bool:
     """By the brand in a file's first bytes (ISO 14496-12)."""
     with open(path, "rb") as stream:
         head = stream.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in (
-        b"heic",
-        b"heix",
-        b"heim",
-        b"hevc",
-        b"heif",
-        b"mif1",
-        b"msf1",
-    )
+    return head[4:8] == b"ftyp" and head[8:] in b"heic heix heim hevc heif mif1 msf1".split()
 
 
 def _reason(path: str | Path, error: Exception) -> str:
@@ -273,9 +246,9 @@ def _raise(error: OSError) -> None:
 
 
 def _leaves(root: Path, path: str) -> bool:
-    """Whether a path, with all links followed, lies outside `root`."""
+    """Whether a path is absolute or, with all links followed, lies outside `root`."""
     real, home = os.path.realpath(root / path), os.path.realpath(root)
-    return real != home and not real.startswith(os.path.join(home, ""))
+    return os.path.isabs(path) or real != home and not real.startswith(os.path.join(home, ""))
 
 
 def _refuse(root: Path, paths: Sequence[str]) -> None:

@@ -14,41 +14,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mmtlib import InputError
 from mmtlib.data.content import digests
-from mmtlib.data.images import (
-    inside,
-    is_image_name,
-    list_images,
-    some,
-    subfolders,
-    tree,
-    walk_files,
-    walk_images,
-)
+from mmtlib.data.images import inside, is_image_name, list_images, subfolders, tree, walk_files, walk_images
 from mmtlib.data.tables import NO_LABEL, is_table_name, lists_identities, lists_images, read_table, read_text
+from mmtlib.files import some
 
+PARTS = ("train", "query", "gallery")
 _FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _BOX = re.compile(r"(-1|\d{1,18})_[cC]0*([1-9]\d{0,8})(?!\d)")  # identity and camera
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one part of a data set.
+    """Images of one part of a data set, N of them.
 
-    Attributes:
-        paths: N file names relative to the data set's root, with forward slashes.
-        pids: identities (N), int64, as the data set numbers them; -1 is junk or unlabelled, 0 a distractor
-            in Market-1501 (an ordinary identity in MSMT17).
-        camids: cameras (N), int64, from 0.
+    Identities are numbered as the data set does: -1 is junk or unlabelled, 0 a distractor in Market-1501 (an ordinary
+    identity in MSMT17).
     """
 
-    paths: tuple[str, ...]
-    pids: np.ndarray
-    camids: np.ndarray
+    paths: tuple[str, ...]  # relative to the data set's root, with forward slashes
+    pids: np.ndarray  # (N), int64
+    camids: np.ndarray  # (N), int64, from 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,11 +58,15 @@ class ReIDDataset:
     query: Split
     gallery: Split
 
+    @property
+    def parts(self) -> dict[str, Split]:
+        """Its splits by name."""
+        return {part: getattr(self, part) for part in PARTS}
+
     def fingerprint(self) -> str:
         """SHA-256 over names, labels and hashes of the content of all files: the same wherever the data lie."""
         digest = hashlib.sha256()
-        for part in ("train", "query", "gallery"):
-            split: Split = getattr(self, part)
+        for part, split in self.parts.items():
             digest.update(f"{part} {len(split)}\n".encode())
             rows = zip(split.paths, digests(self.root, split.paths), split.pids, split.camids, strict=True)
             for path, content, pid, camid in rows:
@@ -79,12 +74,8 @@ class ReIDDataset:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay out a data set.
-
-    `fits` tells whether a folder is the root of one; `tree` is shown to those who have none.
-    """
+class Layout(NamedTuple):
+    """One way to lay out a data set: whether a folder is the root of one, and the tree shown to those who have none."""
 
     name: str
     fits: Callable[[Path], bool]
@@ -93,14 +84,10 @@ class Layout:
 
 
 def read_dataset(folder: str | Path) -> ReIDDataset:
-    """Read a data set and recognise its layout.
+    """Read a data set, given its folder, its parent, the parent of the zip's inner folder, or a table (CSV).
 
-    Args:
-        folder: the data set's folder, its parent, the parent of the zip's inner folder, or a table (CSV).
-
-    Returns:
-        The data set. Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not
-        where a table lies beside them.
+    Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not where a table lies
+    beside them.
 
     Raises:
         InputError: no layout fits (the message shows the tree found and the tree wanted), several data sets
@@ -122,7 +109,9 @@ def read_dataset(folder: str | Path) -> ReIDDataset:
             return found[0][1].read(found[0][0])
         seen += level
         level = [child for parent in level for child in subfolders(parent)]
-    if not any(map(_looks_labelled, seen)) and walk_images(folder):
+    # Where a known layout is there in part, say what is missing rather than ignore the labels.
+    labelled = ("bounding_box_*", "list_*.txt", "mask_*_v2")
+    if not any(next(root.glob(name), None) for root in seen for name in labelled) and walk_images(folder):
         _refuse_tables(folder)
         return read_image_folder(folder)
     wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
@@ -143,7 +132,7 @@ def _read_boxes(root: Path, name: str) -> ReIDDataset:
                 f"{root}: {len(bad)} image names do not start with identity and camera: {some(bad)}. "
                 "Expected names such as 0002_c1s1_000451_03.jpg; rename or remove these files."
             )
-        splits.append(_split(paths, (m[1] for m in labels if m), (int(m[2]) - 1 for m in labels if m)))
+        splits.append(_split(paths, (m[1] for m in labels), (int(m[2]) - 1 for m in labels)))
     return ReIDDataset(name, root, *splits)
 
 
@@ -175,9 +164,8 @@ def _read_msmt17(root: Path) -> ReIDDataset:
         paths, *labels = zip(*rows)
         paths = inside(root, paths)
         if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
-            raise InputError(
-                f"{root}: {len(twice)} images are listed twice in {' and '.join(names)}: {some(twice)}."
-            )
+            where = " and ".join(names)
+            raise InputError(f"{root}: {len(twice)} images are listed twice in {where}: {some(twice)}.")
         return _split(paths, *labels)
 
     train = read_lists("train", "list_train.txt", "list_val.txt")
@@ -197,16 +185,17 @@ def read_csv(path: str | Path) -> ReIDDataset:
     if path.is_dir():
         tables = _tables(path)
         if len(tables) != 1:
+            names = some([table.name for table in tables])
             raise InputError(
-                f"{path} holds {len(tables)} tables ({some([table.name for table in tables])}). Name one of them "
-                "instead of the folder, or move the others away."
+                f"{path} holds {len(tables)} tables ({names}). Name one of them instead of the folder, or move the "
+                "others away."
             )
         path = tables[0]
     rows = read_table(path, path.parent)
     if not rows:
         raise InputError(f"{path} lists no images.")
     splits = []
-    for part in ("train", "query", "gallery"):
+    for part in PARTS:
         chosen = [row for row in rows if row.split == part]
         paths = inside(path.parent, [row.path for row in chosen])
         splits.append(_split(paths, (row.pid for row in chosen), (row.camid for row in chosen)))
@@ -232,9 +221,8 @@ def _tables(root: Path) -> list[Path]:
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
     texts = [name for name in names if name.lower().endswith(".txt")][:20]  # more are notes on single images
-    return [
-        root / name for name in names if is_table_name(name) or (name in texts and lists_images(root / name))
-    ]
+    telling = {name for name in texts if lists_images(root / name)}
+    return [root / name for name in names if is_table_name(name) or name in telling]
 
 
 def _refuse_tables(folder: Path) -> None:
@@ -259,15 +247,8 @@ def _holds(root: Path, needs: tuple[str, ...], probe: re.Pattern[str]) -> bool:
 
 
 def _is_msmt17(root: Path) -> bool:
-    return any(
-        _holds(root, (*_FILES, *parts), _LISTED)
-        for parts in (("train", "test"), ("mask_train_v2", "mask_test_v2"))
-    )
-
-
-def _looks_labelled(root: Path) -> bool:
-    # A known layout is there in part: then say what is missing rather than ignore the labels.
-    return any(next(root.glob(name), None) for name in ("bounding_box_*", "list_*.txt", "mask_*_v2"))
+    versions = ("train", "test"), ("mask_train_v2", "mask_test_v2")
+    return any(_holds(root, (*_FILES, *parts), re.compile(r"\s*\S+\s+\d+")) for parts in versions)
 
 
 _BOXES = """{0}/
@@ -277,9 +258,7 @@ _LISTS = """{0}/
   list_train.txt, list_val.txt, list_query.txt, list_gallery.txt
   {1}/  0000/0000_000_01_0303morning_0015_0.jpg …
   {2}/   0000/0000_000_01_0303morning_0008_0.jpg …"""
-_LISTED = re.compile(r"\s*\S+\s+\d+")
 _FILES = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-
 _MARKET, _DUKE = re.compile(_BOX.pattern + r"(?!_f\d)"), re.compile(_BOX.pattern + r"_f\d")
 
 LAYOUTS = (

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import sys
 import warnings
@@ -182,34 +181,3 @@ def _drawn(place: World, folder: str, todo: dict[str, tuple], workers: int | Non
             warnings.warn("the drawing processes died; going on in this one", stacklevel=2)
     for part, chunk in pending.items():
         yield _chunk(place, folder, chunk, part)
-
-
-def contact_sheet(folder: str | Path, rows: int) -> Image.Image:
-    """Show one training image per identity (row) and camera (column), those seen by most cameras first.
-
-    Args:
-        folder: A generated world, or any data set with Market-1501's names.
-        rows: Number of identities.
-
-    Returns:
-        An RGB image, grey where a camera did not see the identity.
-
-    Raises:
-        InputError: A folder without images.
-    """
-    shown: dict[int, dict[int, Path]] = {}
-    for path in sorted((Path(folder) / FOLDERS["train"]).glob("*_c*.jpg")):
-        pid, camera = map(int, re.match(r"(-?\d+)_c(\d+)", path.name).groups())
-        shown.setdefault(pid, {}).setdefault(camera, path)
-    if not shown:
-        raise InputError(f"no people in {folder}; expected names like 0002_c1s1_000451_03.jpg")
-    columns = sorted({camera for cameras in shown.values() for camera in cameras})
-    pids = sorted(shown, key=lambda pid: (-len(shown[pid]), pid))[:rows]
-    width, height = Image.open(next(iter(shown[pids[0]].values()))).size
-    sheet = Image.new("RGB", (len(columns) * (width + 2) + 2, len(pids) * (height + 2) + 2), "white")
-    for row, pid in enumerate(pids):
-        for column, camera in enumerate(columns):
-            x, y = 2 + column * (width + 2), 2 + row * (height + 2)
-            tile = Image.open(shown[pid][camera]) if camera in shown[pid] else (222, 222, 222)
-            sheet.paste(tile, (x, y, x + width, y + height))
-    return sheet

@@ -8,6 +8,7 @@ order and in any process, and a knob moved a little moves the world a little.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -38,32 +39,8 @@ def generator(seed: int, domain: str, *key: int) -> np.random.Generator:
 IDENTITY, CAMERA, VISITS, IMAGE, PLACE, HOUR = range(1, 7)  # kinds of random streams
 
 
-@dataclass(frozen=True)
-class Person:
+class Person(SimpleNamespace):
     """One identity: what stays the same in all its pictures. Colours are names; `rgb` holds the painted values."""
-
-    identity: int
-    build: str
-    height: float
-    width: float
-    skin: str
-    hair: str
-    hair_colour: str
-    hat: str
-    hat_colour: str
-    upper: str
-    upper_colour: str
-    upper_colour2: str
-    upper_pattern: str
-    lower: str
-    lower_colour: str
-    lower_pattern: str
-    shoes: str
-    shoes_colour: str
-    bag: str
-    bag_colour: str
-    lookalike_of: int  # -1: of nobody
-    rgb: dict[str, tuple[int, int, int]]
 
 
 def _pick(u: float, choices: dict[str, float]) -> str:
@@ -140,7 +117,7 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         shoes_colour=names["shoes"],
         bag=bag,
         bag_colour="none" if bag == "none" else names["bag"],
-        lookalike_of=identity - 1 if twin else -1,
+        lookalike_of=identity - 1 if twin else -1,  # -1: of nobody
         rgb=rgb,
     )
 
