@@ -7,7 +7,8 @@ import os
 import posixpath
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,12 @@ def list_images(root: Path, folder: str) -> list[str]:
     Raises:
         InputError: the folder or an image is a link that leads out of `root`, or images lie in a folder below.
     """
-    _refuse(root, [folder] if _leaves(root, folder) else [])
+    _refuse_leaving(root, [folder])
     linked = {path: link for path, link in _files(root, folder) if is_image(root / path)}
-    _refuse(root, [path for path, link in linked.items() if link and _leaves(root, path)])
-    if below := [child.name for child in subfolders(root / folder) if walk_images(child)]:
+    _refuse_leaving(root, [path for path in linked if linked[path]])
+    if below := some([child.name for child in subfolders(root / folder) if walk_images(child)]):
         raise InputError(
-            f"{root / folder} holds folders with images ({some(below)}): put the images into it itself."
+            f"{root / folder} holds folders with images ({below}): put the images into it itself."
         )
     return sorted(linked)
 
@@ -73,11 +74,15 @@ def walk_files(root: Path) -> Iterator[str]:
         InputError: a linked folder leads out of `root`, or to a folder that holds the link.
         OSError: a folder cannot be read.
     """
-    for parent, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+
+    def cannot(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(root, onerror=cannot, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         here = Path(parent).relative_to(root)
         links = [(here / name).as_posix() for name in folders if os.path.islink(os.path.join(parent, name))]
-        _refuse(root, [link for link in links if _leaves(root, link)])
+        _refuse_leaving(root, links)
         for link in links:
             if os.path.realpath(root / link) in map(os.path.realpath, (root / link).parents):
                 raise InputError(f"{root}: {shown(link)} links to a folder that holds it. Remove the link.")
@@ -91,7 +96,7 @@ def walk_images(root: Path) -> list[str]:
         InputError, OSError: as `walk_files`; or images are links that lead out of `root`.
     """
     paths = sorted(path for path in walk_files(root) if is_image(root / path))
-    _refuse(root, [path for path in paths if os.path.islink(root / path) and _leaves(root, path)])
+    _refuse_leaving(root, [path for path in paths if os.path.islink(root / path)])
     return paths
 
 
@@ -104,11 +109,10 @@ def inside(root: Path, paths: Iterable[str]) -> list[str]:
         InputError: a path is absolute, leads out of `root` (by `..` or by a link), or no such file exists.
     """
     paths = [posixpath.normpath(path) for path in paths]
-    folders = {posixpath.dirname(path) for path in paths}
-    out = {folder for folder in folders if _leaves(root, folder)}
-    linked = dict(file for folder in sorted(folders - out) for file in _files(root, folder))
-    away = [p for p in paths if posixpath.dirname(p) in out or linked.get(p) and _leaves(root, p)]
-    _refuse(root, away)
+    folders = sorted({posixpath.dirname(path) for path in paths})
+    _refuse_leaving(root, folders)
+    linked = dict(file for folder in folders for file in _files(root, folder))
+    _refuse_leaving(root, [path for path in paths if linked.get(path)])
     if missing := [path for path in paths if path not in linked]:
         raise InputError(f"{root}: {len(missing)} of {len(paths)} listed files are missing: {some(missing)}.")
     return paths
@@ -241,19 +245,18 @@ def _reason(path: str | Path, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _leaves(root: Path, path: str) -> bool:
-    """Whether a path is absolute or, with all links followed, lies outside `root`."""
-    real, home = os.path.realpath(root / path), os.path.realpath(root)
-    return os.path.isabs(path) or real != home and not real.startswith(os.path.join(home, ""))
-
-
-def _refuse(root: Path, paths: Sequence[str]) -> None:
-    if paths:
+def _refuse_leaving(root: Path, paths: Iterable[str]) -> None:
+    """Refuse paths that are absolute or, with all links followed, lie outside `root`."""
+    home = os.path.realpath(root)
+    real = {path: os.path.join(os.path.realpath(root / path), "") for path in paths}
+    if out := [p for p in real if os.path.isabs(p) or not real[p].startswith(os.path.join(home, ""))]:
         raise InputError(
-            f"{len(paths)} paths lead out of {root} or are absolute: {some(paths)}. A data set must lie "
+            f"{len(out)} paths lead out of {root} or are absolute: {some(out)}. A data set must lie "
             "in its folder: copy the files into it, or name the folder that really holds them."
         )
+
+
+def refuse_repeats(source: str | Path, paths: Iterable[str], where: str) -> None:
+    """Refuse a list that names an image twice."""
+    if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
+        raise InputError(f"{source}: {len(twice)} images are listed twice{where}: {some(twice)}.")

@@ -9,7 +9,6 @@ import hashlib
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mmtlib import InputError
+from mmtlib.data import images
 from mmtlib.data.content import digests
-from mmtlib.data.images import inside, is_image_name, list_images, subfolders, tree, walk_files, walk_images
 from mmtlib.data.tables import NO_LABEL, is_table_name, lists_identities, lists_images, read_table, read_text
 from mmtlib.files import some
 
@@ -108,21 +107,22 @@ def read_dataset(folder: str | Path) -> ReIDDataset:
         if found:
             return found[0][1].read(found[0][0])
         seen += level
-        level = [child for parent in level for child in subfolders(parent)]
+        level = [child for parent in level for child in images.subfolders(parent)]
     # Where a known layout is there in part, say what is missing rather than ignore the labels.
-    labelled = ("bounding_box_*", "list_*.txt", "mask_*_v2")
-    if not any(next(root.glob(name), None) for root in seen for name in labelled) and walk_images(folder):
+    parts = ("bounding_box_*", "list_*.txt", "mask_*_v2")
+    labelled = any(next(root.glob(part), None) for root in seen for part in parts)
+    if not labelled and images.walk_images(folder):
         _refuse_tables(folder)
         return read_image_folder(folder)
     wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
-    raise InputError(f"No data set found in {folder}.\n\nFound:\n{tree(folder)}\n\nWanted:\n{wanted}")
+    raise InputError(f"No data set found in {folder}.\n\nFound:\n{images.tree(folder)}\n\nWanted:\n{wanted}")
 
 
 def _read_boxes(root: Path, name: str) -> ReIDDataset:
     """Market-1501's three folders; `0002_c1s1_000451_03.jpg` is identity 2 on camera 1 (0 for us)."""
     splits = []
     for part in _FOLDERS:
-        paths = list_images(root, part)
+        paths = images.list_images(root, part)
         if not paths:
             raise InputError(f"{root / part} holds no images; each of the three folders of {name} must.")
         labels = [_BOX.match(posixpath.basename(path)) for path in paths]
@@ -162,10 +162,8 @@ def _read_msmt17(root: Path) -> ReIDDataset:
         if not rows:
             raise InputError(f"{root}: {', '.join(names)} list no images.")
         paths, *labels = zip(*rows)
-        paths = inside(root, paths)
-        if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
-            where = " and ".join(names)
-            raise InputError(f"{root}: {len(twice)} images are listed twice in {where}: {some(twice)}.")
+        paths = images.inside(root, paths)
+        images.refuse_repeats(root, paths, f" in {' and '.join(names)}")
         return _split(paths, *labels)
 
     train = read_lists("train", "list_train.txt", "list_val.txt")
@@ -197,7 +195,7 @@ def read_csv(path: str | Path) -> ReIDDataset:
     splits = []
     for part in PARTS:
         chosen = [row for row in rows if row.split == part]
-        paths = inside(path.parent, [row.path for row in chosen])
+        paths = images.inside(path.parent, [row.path for row in chosen])
         splits.append(_split(paths, (row.pid for row in chosen), (row.camid for row in chosen)))
     return ReIDDataset(path.stem, path.parent, *splits)
 
@@ -205,7 +203,7 @@ def read_csv(path: str | Path) -> ReIDDataset:
 def read_image_folder(folder: str | Path) -> ReIDDataset:
     """Read a folder of images, with any subfolders, that has no labels: all are `train`, pid -1, camera 0."""
     root = Path(folder).resolve()
-    paths = walk_images(root)
+    paths = images.walk_images(root)
     if not paths:
         raise InputError(f"{root} holds no images, such as .jpg or .png files.")
     train, empty = _split(paths, [NO_LABEL] * len(paths), [0] * len(paths)), _split([], [], [])
@@ -227,7 +225,7 @@ def _tables(root: Path) -> list[Path]:
 
 def _refuse_tables(folder: Path) -> None:
     """Never take images for unlabelled without a word where a table may tell who they are."""
-    parents = {str((folder / path).parent) for path in walk_files(folder)}
+    parents = {str((folder / path).parent) for path in images.walk_files(folder)}
     for table in [table for parent in sorted(parents) for table in _tables(Path(parent))]:
         advice = f"To use these images without labels, move {table.name} out of {folder}"
         try:
@@ -242,8 +240,9 @@ def _holds(root: Path, needs: tuple[str, ...], probe: re.Pattern[str]) -> bool:
     if not all((root / need).exists() for need in needs):
         return False
     first = root / needs[0]
-    names = filter(is_image_name, os.listdir(first)) if first.is_dir() else read_text(first).splitlines()
-    return any(probe.match(name) for name in names)
+    if first.is_dir():
+        return any(images.is_image_name(name) and probe.match(name) for name in os.listdir(first))
+    return any(map(probe.match, read_text(first).splitlines()))
 
 
 def _is_msmt17(root: Path) -> bool:

@@ -9,13 +9,12 @@ import itertools
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mmtlib import InputError
-from mmtlib.data.images import IMAGE_SUFFIXES
+from mmtlib.data.images import IMAGE_SUFFIXES, refuse_repeats
 from mmtlib.files import shown, some
 
 COLUMNS = ("path", "pid", "camid", "split")
@@ -112,12 +111,8 @@ def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> lis
             )
         if not posixpath.basename(row.path).startswith("._"):
             rows.append(row._replace(path=_spelled(root, row.path)))
-    counts = Counter((str(row.split), row.path) for row in rows)
-    if twice := sorted(where for where, count in counts.items() if count > 1):
-        part = twice[0][0]
-        paths = [path for split, path in twice if split == part]
-        where = f" in {part}" if "split" in needed else ""
-        raise InputError(f"{file}: {len(paths)} images are listed twice{where}: {some(paths)}.")
+    for part in sorted({row.split for row in rows}, key=str):
+        refuse_repeats(file, (row.path for row in rows if row.split == part), f" in {part}" if part else "")
     return rows
 
 

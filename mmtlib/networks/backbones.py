@@ -46,9 +46,8 @@ class GroupBatchNorm(nn.BatchNorm2d):
         # The groups lie side by side as channels (group, ..., G * C) of one batch norm: no loop of launches.
         groups = input.movedim(1, -1).unflatten(0, (-1, self.group)).movedim(0, -2)  # (group, ..., G, C)
         count = groups.shape[-2]
-        mean, var, weight, bias = (
-            t.repeat(count) for t in (self.running_mean, self.running_var, self.weight, self.bias)
-        )
+        per_channel = self.running_mean, self.running_var, self.weight, self.bias
+        mean, var, weight, bias = (t.repeat(count) for t in per_channel)
         stacked = groups.flatten(-2).movedim(-1, 1)
         out = F.batch_norm(stacked, mean, var, weight, bias, True, self.momentum, self.eps)
         self.running_mean.copy_(mean[: self.num_features])  # the first group's

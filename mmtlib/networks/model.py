@@ -9,6 +9,7 @@ clustered and searched.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -132,20 +133,20 @@ def build_network(
     """
     if name not in NETWORK_NAMES:
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")
-    if num_classes < 1:
-        raise InputError(f"num_classes is {num_classes}: a classifier needs at least 1 class")
-    if bn_group and bn_group < 2:
-        raise InputError(
-            f"bn_group is {bn_group}: batch norm needs at least 2 images a group (None: the batch)"
-        )
-    if width < 1:
-        raise InputError(f"width is {width}: the first stage needs at least 1 channel")
-    if stem_stride not in (2, 4):
-        raise InputError(
-            f"stem_stride is {stem_stride}: the small network's first convolution has stride 2 or 4"
-        )
-    if gain is not None and not 0 < gain < float("inf"):
-        raise InputError(f"gain is {gain}: the pooled feature needs a positive factor")
+    for option, value, fits, need in (
+        ("num_classes", num_classes, num_classes >= 1, "a classifier needs at least 1 class"),
+        (
+            "bn_group",
+            bn_group,
+            not bn_group or bn_group >= 2,
+            "batch norm needs at least 2 images (None: all)",
+        ),
+        ("width", width, width >= 1, "the first stage needs at least 1 channel"),
+        ("stem_stride", stem_stride, stem_stride in (2, 4), "the first convolution has stride 2 or 4"),
+        ("gain", gain, gain is None or 0 < gain < inf, "the pooled feature needs a positive factor"),
+    ):
+        if not fits:
+            raise InputError(f"{option} is {value}: {need}")
     small = name == "small"
     options: dict[str, Any] = {"gain": gain or (3.0 if small else 1.0), "bn_group": bn_group}
     options |= {"width": width, "stem_stride": stem_stride} if small else {"stem_relu": stem_relu}

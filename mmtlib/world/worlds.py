@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -57,12 +58,11 @@ def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale
 
 
 def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view: str | None = None,
-           occluder: str | None = None, expose: bool = True, seed: int = 0, size: tuple[int, int] = (64, 32),
-           scale: str = "small", gap: float | None = None, **knobs: float) -> np.ndarray:  # fmt: skip
-    """Draw one picture of one person under one camera, as `generate` would.
+           occluder: str | None = None, expose: bool = True, **look: Any) -> np.ndarray:  # fmt: skip
+    """Draw one picture of one person under one camera, as `generate` would: uint8 (height, width, 3).
 
     Args:
-        domain, seed, size, scale, gap, knobs: As in `generate`.
+        domain, look: As in `world`.
         identity: From 0; pid - 1 for training and test identities.
         camera: From 0.
         index: Which of the pictures of this person under this camera; any number of at least 0.
@@ -70,13 +70,10 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
         occluder: "none" or one of `OCCLUDERS` instead of the drawn one.
         expose: False leaves out the camera's colours, blur and noise.
 
-    Returns:
-        uint8 (height, width, 3).
-
     Raises:
         InputError: Anything unknown or out of range.
     """
-    place = world(domain, seed=seed, size=size, scale=scale, gap=gap, **knobs)
+    place = world(domain, **look)
     if not 0 <= camera < len(place.cameras) or identity < 0 or index < 0:
         last = len(place.cameras) - 1
         raise InputError(f"camera={camera} must lie in 0 to {last}, identity and index be at least 0")
