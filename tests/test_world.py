@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +213,7 @@ def test_the_occluder_hides_a_share_of_the_figure():
     place = world("plaza")
     for occluder in ("pole", "pedestrian", "bush", "bench", "car"):
         drawn = shot_of(place, 0, 0, 0)
-        drawn = replace(drawn, occluder=occluder, occluder_x=0.5 + (0.1 if occluder == "pedestrian" else 0))
+        drawn = drawn.but(occluder=occluder, occluder_x=0.5 + (0.1 if occluder == "pedestrian" else 0))
         assert 0.03 < generation.picture(place, place.person(0), drawn, 0)[1] < 0.8
     seen = [shot_of(place, i, c, 0).occluder != "none" for i in range(200) for c in range(5)]
     assert np.mean(seen) == pytest.approx(place.knobs.occlusion, abs=0.03)

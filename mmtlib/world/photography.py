@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mmtlib.world.drawing import Pen
 from mmtlib.world.knobs import Knobs
-from mmtlib.world.population import CAMERA, IMAGE, Person, Shot, generator
+from mmtlib.world.population import CAMERA, IMAGE, Person, Shot, generator, rounded
 from mmtlib.world.scenery import draw_occluder, panorama
 from mmtlib.world.walking import draw_person
 
@@ -54,16 +54,16 @@ def cameras(domain: str, count: int, seed: int, knobs: Knobs) -> tuple[Camera, .
     for i, (row, share) in enumerate(zip(u, views)):
         gain = 1 + knobs.gain * row[:3] * np.array([1.0, 0.6, 1.0]) + knobs.tint * np.array([1.0, 0.15, -1.0])
         half = (row + 1) / 2
-        made.append(Camera(i, tuple(gain.round(4).tolist()), _r(max(0.2, 1 + knobs.light_shift + knobs.light * row[3])),
-                           _r(np.exp(knobs.gamma * row[4])), _r(1 - 2 * knobs.contrast * half[5]),
-                           _r(1 - knobs.fading * half[6]), _r(knobs.blur * half[7]), _r(knobs.noise * half[8]),
-                           _r(1 - min(0.8, knobs.coarseness) * half[9] * half[9]), tuple(share.round(4).tolist()),
-                           _r(0.42 + 0.09 * row[10]), 1.0 if row[11] > 0 else -1.0))  # fmt: skip
+        light, lost = (
+            1 + knobs.light_shift + knobs.light * row[3],
+            min(0.8, knobs.coarseness) * half[9] * half[9],
+        )
+        look = (max(0.2, light), np.exp(knobs.gamma * row[4]), 1 - 2 * knobs.contrast * half[5],
+                1 - knobs.fading * half[6], knobs.blur * half[7], knobs.noise * half[8], 1 - lost)  # fmt: skip
+        place = rounded(0.42 + 0.09 * row[10]), 1.0 if row[11] > 0 else -1.0
+        channels, sides = tuple(gain.round(4).tolist()), tuple(share.round(4).tolist())
+        made.append(Camera(i, channels, *map(rounded, look), sides, *place))
     return tuple(made)
-
-
-def _r(value: float) -> float:
-    return round(float(value), 4)
 
 
 @lru_cache(maxsize=8)

@@ -7,8 +7,8 @@ order and in any process, and a knob moved a little moves the world a little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +37,11 @@ def generator(seed: int, domain: str, *key: int) -> np.random.Generator:
 
 
 IDENTITY, CAMERA, VISITS, IMAGE, PLACE, HOUR = range(1, 7)  # kinds of random streams
+
+
+def rounded(value: float, digits: int = 4) -> float:
+    """A number as `world.json` and `attributes.csv` hold it."""
+    return round(float(value), digits)
 
 
 class Person(SimpleNamespace):
@@ -99,8 +104,8 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
     return Person(
         identity=identity,
         build=build,
-        height=round(float(0.93 + 0.1 * u[38]), 3),
-        width=round(float(width), 3),
+        height=rounded(0.93 + 0.1 * u[38], 3),
+        width=rounded(width, 3),
         skin=skin,
         hair=_pick(u[22], {"short": 5, "long": 3, "bun": 1.2, "bald": 0.7}),
         hair_colour=hair_colour,
@@ -132,25 +137,12 @@ def _dyed(rgb: tuple[int, int, int], shift: np.ndarray, knobs: Knobs) -> tuple[i
     return tuple(int(min(250, max(12, round(value)))) for value in mixed)
 
 
-@dataclass(frozen=True)
-class Shot:
-    """One picture of one person: what changes from image to image."""
+class Shot(SimpleNamespace):
+    """One picture of one person: what changes from image to image. `shot` says what each value means."""
 
-    camera: int
-    view: str
-    phase: float  # of the walk, 0 to 1
-    light: float  # brightness, 1 = as drawn
-    warmth: float  # red × (1 + warmth), blue × (1 - warmth)
-    shade: float  # how much darker the shaded part of the picture is; 0: no shadow
-    shade_angle: float  # of the shadow's edge, in turns
-    shade_offset: float  # of the edge from the middle, share of the height
-    crop_x: float  # shift, share of the width
-    crop_y: float  # shift, share of the height
-    crop_scale: float
-    occluder: str
-    occluder_x: float  # its centre, share of the width
-    other: int  # who the occluding pedestrian is
-    place: float  # where along the camera's panorama
+    def but(self, **changes: Any) -> Shot:
+        """The same with some values replaced."""
+        return Shot(**vars(self) | changes)
 
 
 def shot(
@@ -167,19 +159,20 @@ def shot(
     return Shot(
         camera=camera,
         view=view,
-        phase=round(float(u[3]), 3),
-        light=round(float((1 + knobs.image_light * (2 * u[4] - 1)) * brightness), 4),
-        warmth=round(float(knobs.hour_warmth * (2 * hour[1] - 1)), 4),
-        shade=round(float(0.35 + 0.3 * u[13]), 4) if u[12] < knobs.shadows else 0.0,
-        shade_angle=round(float(u[14]), 4),
-        shade_offset=round(float(0.5 * u[15] - 0.25), 4),
-        crop_x=round(float(wide * (2 * u[5] - 1)), 4),
-        crop_y=round(float(high * (2 * u[6] - 1)), 4),
-        crop_scale=round(float(1 + zoom * (2 * u[7] - 1)), 4),
+        phase=rounded(u[3], 3),  # of the walk, 0 to 1
+        light=rounded((1 + knobs.image_light * (2 * u[4] - 1)) * brightness),  # 1 = as drawn
+        warmth=rounded(knobs.hour_warmth * (2 * hour[1] - 1)),  # red × (1 + warmth), blue × (1 - warmth)
+        # A shadow: how much darker it is, its edge's angle (in turns) and distance from the middle (of the height)
+        shade=rounded(0.35 + 0.3 * u[13]) if u[12] < knobs.shadows else 0.0,
+        shade_angle=rounded(u[14]),
+        shade_offset=rounded(0.5 * u[15] - 0.25),
+        crop_x=rounded(wide * (2 * u[5] - 1)),  # shift, share of the width
+        crop_y=rounded(high * (2 * u[6] - 1)),  # shift, share of the height
+        crop_scale=rounded(1 + zoom * (2 * u[7] - 1)),
         occluder=occluder,
-        occluder_x=round(float(0.5 + side * (0.1 + 0.22 * u[8])), 4),
-        other=int(u[9] * 100_000),
-        place=round(float(u[11]), 4),
+        occluder_x=rounded(0.5 + side * (0.1 + 0.22 * u[8])),  # its centre, share of the width
+        other=int(u[9] * 100_000),  # who the occluding pedestrian is
+        place=rounded(u[11]),  # where along the camera's panorama
     )
 
 

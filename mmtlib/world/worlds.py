@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
     if view not in (None, *VIEWS) or occluder not in (None, *hiding):
         raise InputError(f"view={view!r} must be one of {VIEWS}, occluder={occluder!r} of {hiding}")
     drawn = shot_of(place, identity, camera, index)
-    drawn = replace(drawn, view=view or drawn.view, occluder=occluder or drawn.occluder)
+    drawn = drawn.but(view=view or drawn.view, occluder=occluder or drawn.occluder)
     return picture(place, place.person(identity), drawn, index, expose)[0]
 
 
@@ -127,4 +127,4 @@ def junk(place: World, number: int) -> tuple[Shot, int]:
     kind, side = int(rng.integers(0, 3)), 1 if rng.random() < 0.5 else -1
     moved = ({"crop_x": side * (0.42 + 0.2 * rng.random())}, {"crop_y": side * (0.45 + 0.25 * rng.random())},
              {"crop_x": side * 1.5})[kind]  # fmt: skip
-    return replace(drawn, **moved), identity
+    return drawn.but(**moved), identity
