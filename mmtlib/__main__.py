@@ -45,7 +45,7 @@ def _settings_of(checkpoint: Path, options: argparse.Namespace) -> Settings:
     """How to use a network file; what the command line changes of its training is said."""
     from mmtlib.networks import settings_of
 
-    settings, notes = settings_of(checkpoint, options.profile, _overrides(options.set))
+    settings, notes = settings_of(checkpoint, options.profile, dict(map(parse_override, options.set)))
     _say(f"{checkpoint.name}: images of {settings.height}x{settings.width}, precision {settings.precision}")
     for note in notes:
         _say(f"note: {checkpoint.name} was {note}")
@@ -60,11 +60,7 @@ def _scores(result: dict[str, Any]) -> str:
     return f"{line}, over {result['scored']:,} of {result['queries']:,} queries: {result['unscored']}"
 
 
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    return dict(parse_override(pair) for pair in pairs)
-
-
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     make_settings(options.profile)  # refuses an unknown profile before anything else is imported
     from mmtlib.course import lessons
     from mmtlib.files import home
@@ -81,12 +77,11 @@ def _run(options: argparse.Namespace) -> int:
     _say("3/3 report")
     page = write_report(out, command=f"mmt run --profile {options.profile}")
     _say(f"done in {(time.monotonic() - start) / 60:.1f} min: {page}")
-    return 0
 
 
-def _adapt(options: argparse.Namespace) -> int:
+def _adapt(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
-    given |= {"same_domain": options.same_domain} | _overrides(options.set)
+    given |= {"same_domain": options.same_domain} | dict(map(parse_override, options.set))
     settings = make_settings(options.profile, **given)
     from mmtlib.runs.run import run
 
@@ -97,29 +92,25 @@ def _adapt(options: argparse.Namespace) -> int:
     unscored = f"not scored: {settings.target} has no queries and gallery"
     print(unscored if folder.result["mAP"] is None else _scores(folder.result))
     print(folder.path / "result.json")
-    return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> None:
     settings = _settings_of(options.checkpoint, options)
     from mmtlib.evaluation import evaluate_file
 
     print(_scores(evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)))
-    return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> None:
     from mmtlib.pages.report import write_report
 
     print(write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
-    return 0
 
 
-def _book(options: argparse.Namespace) -> int:
+def _book(options: argparse.Namespace) -> None:
     from mmtlib.pages.book import make_book
 
     print(make_book(options.folder.absolute()))
-    return 0
 
 
 def _check_data(options: argparse.Namespace) -> int:
@@ -127,29 +118,26 @@ def _check_data(options: argparse.Namespace) -> int:
 
     report = check_dataset(options.path)
     print(report)
-    return 0 if report.ok else 1
+    return int(not report.ok)
 
 
-def _noise(options: argparse.Namespace) -> int:
-    if (options.run is None) == (options.images is None) or (options.images is None) != (
-        options.checkpoint is None
-    ):
+def _noise(options: argparse.Namespace) -> None:
+    ours = options.run is not None
+    if ours == (options.images is not None) or ours == (options.checkpoint is not None):
         options.usage("give --run, which has a network of its own, or --images with its --checkpoint")
-    if options.run is not None and options.labels is not None:
+    if ours and options.labels is not None:
         options.usage("--labels goes with --images: a run's data set has its identities")
     from mmtlib.pages.noise_page import write_noise_page
     from mmtlib.pages.subjects import subject_of_images, subject_of_run
 
-    if options.run is not None:
+    if ours:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
     else:
         settings = _settings_of(options.checkpoint, options)
         given = {"labels": options.labels, "clusters": options.clusters}
         subject = subject_of_images(options.images, options.checkpoint, settings, **given)
         asked = f"--images {options.images} --checkpoint {options.checkpoint}"
-    page = write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}")
-    print(page)
-    return 0
+    print(write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}"))
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -168,29 +156,27 @@ def _batch(options: argparse.Namespace) -> int:
     from mmtlib.matrix import runner
 
     out = options.out.absolute()
+    failed = {}
     if options.job is not None:
         runner.run_job(out, options.job)
-        return 0
-    if options.sbatch is not None:
+    elif options.sbatch is not None:
         print(runner.write_slurm(options.matrix, out, options.sbatch))
-        return 0
-    place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
-    failed = runner.run_batch(options.matrix, out, _say, **place)
+    else:
+        place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
+        failed = runner.run_batch(options.matrix, out, _say, **place)
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return int(bool(failed))
 
 
-def _init(options: argparse.Namespace) -> int:
-    files = len(make_folder(options.folder))
+def _init(options: argparse.Namespace) -> None:
     print(
-        f"{files} files in {options.folder}. There, `mmt run --profile smoke` checks that everything works, and"
+        f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
     )
-    print("`jupyter lab notebooks` opens the notebooks.")
-    return 0
+    print("everything works, and `jupyter lab notebooks` opens the notebooks.")
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> None:
     folder = Path(__file__).resolve().parents[1] / "benchmarks"
     if not (folder / "bench").is_dir():
         raise InputError(
@@ -201,7 +187,6 @@ def _bench(options: argparse.Namespace) -> int:
     from bench.suite import run
 
     print(run(options.size, options.only, options.out, baselines=not options.skip_baselines, say=_say))
-    return 0
 
 
 def _say(line: str) -> None:
@@ -304,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(value, Path):
             setattr(options, name, Path(os.path.expanduser(value)))
     try:
-        return options.command(options)
+        return options.command(options) or 0
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             traceback.print_exc()

@@ -77,15 +77,10 @@ def read_pickle(path: str | Path) -> Any:
     except Exception as error:  # a broken or hostile pickle can fail in any way
         found, content = described(path), Path(path).read_bytes()
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        # Text, and a pickle that is cut off within a name, ask for nonsense.
         name = asked[1].rpartition(".")[2].encode() if asked else b""
-        if (
-            content[:1] == b"P"
-            and asked
-            or name
-            and content[:1] == b"\x80"
-            and b"\n" + name + b"\n" in content
-        ):
+        # Text, and a pickle that is cut off within a name, ask for nonsense.
+        whole = name and content[:1] == b"\x80" and b"\n" + name + b"\n" in content
+        if asked and (content[:1] == b"P" or whole):
             found = f"it asks for {asked[1]}, which was not executed"
         raise InputError(
             f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
