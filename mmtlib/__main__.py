@@ -222,14 +222,11 @@ COMMANDS = {
         *_USE,
     )),
     "report": ("results.json and report.html from the finished runs of a folder", _report, (
-        ("folder", "DIR", "folder of the runs"),
-    )),
+        ("folder", "DIR", "folder of the runs"),)),
     "book": ("the executed notebooks of a suite as pages for reading offline", _book, (
-        ("folder", "DIR", "folder of the runs, such as runs/quick"),
-    )),
+        ("folder", "DIR", "folder of the runs, such as runs/quick"),)),
     "check-data": ("what a data set holds against what it should hold", _check_data, (
-        ("path", "FILE", "its folder, the folder's parent, or a CSV file"),
-    )),
+        ("path", "FILE", "its folder, the folder's parent, or a CSV file"),)),
     "noise": ("what is wrong with pseudo labels: numbers, figures and a page", _noise, (
         ("--run", "DIR", "the labels of a run: runs/<profile>/cache/<run>"),
         ("--images", "DATA", "instead cluster a folder of images, a data set or an embedded domain"),
@@ -250,8 +247,7 @@ COMMANDS = {
         ("--job", "N", "run one job of the batch planned in --out"),
     )),
     "init": ("a folder with the notebooks, to work in without a checkout", _init, (
-        ("folder", "DIR", "a new folder, or an empty one"),
-    )),
+        ("folder", "DIR", "a new folder, or an empty one"),)),
     "bench": ("each hot path against its plain baseline and the machine's limits; needs a checkout", _bench, (
         ("--size", "SIZE", "tiny, small (default), market, msmt17 or 100k", {"default": "small"}),
         ("--only", "NAME", "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)", _MANY),
@@ -262,9 +258,8 @@ COMMANDS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
-    )
+    what = "Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
+    parser = argparse.ArgumentParser(prog="mmt", description=what)
     parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
     parser.add_argument("--debug", action="store_true", help="after a failure, say where it arose")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

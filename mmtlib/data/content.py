@@ -15,9 +15,8 @@ from mmtlib.files import home, read_json, write_atomic
 from mmtlib.processes import in_threads
 
 EMPTY = hashlib.blake2b(digest_size=16).hexdigest()
-SETTLED = (
-    2 * 10**9
-)  # ns: what changed later than this may change again within one tick of the file system's clock
+# ns: what changed later than this may change again within one tick of the file system's clock
+SETTLED = 2 * 10**9
 
 
 def digests(root: Path, paths: Sequence[str]) -> list[str]:

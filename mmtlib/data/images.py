@@ -61,9 +61,7 @@ def list_images(root: Path, folder: str) -> list[str]:
     linked = {path: link for path, link in _files(root, folder) if is_image(root / path)}
     _refuse_leaving(root, [path for path in linked if linked[path]])
     if below := some([child.name for child in subfolders(root / folder) if walk_images(child)]):
-        raise InputError(
-            f"{root / folder} holds folders with images ({below}): put the images into it itself."
-        )
+        raise InputError(f"{root / folder} holds folders with images ({below}): put these into it itself.")
     return sorted(linked)
 
 
@@ -239,7 +237,7 @@ def _reason(path: str | Path, error: Exception) -> str:
             return "JPEG XL, which Pillow cannot read; save it as JPEG or PNG"
         if suffix in _PHONES or _is_heic(path):
             return (
-                "HEIC, which Pillow reads with a plug-in: pip install pillow-heif, or save it as JPEG or PNG"
+                "HEIC, which Pillow reads with a plug-in (pip install pillow-heif); or save it as JPEG or PNG"
             )
         return f"not an image in a known format ({', '.join(_FORMATS)})"
     return f"{type(error).__name__}: {error}"

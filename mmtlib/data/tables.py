@@ -56,10 +56,8 @@ def lists_identities(file: Path) -> bool:
 
 def lists_images(file: Path) -> bool:
     """Whether a file, of any name, lists identities, or has an image's name in its first line."""
-    words = re.split(r"[\s,;|]", read_text(file, 4096).lstrip().partition("\n")[0])
-    return lists_identities(file) or any(
-        os.path.splitext(word.strip('"'))[1].lower() in IMAGE_SUFFIXES for word in words
-    )
+    words = re.split(r'[\s,;|"]', read_text(file, 4096).lstrip().partition("\n")[0])
+    return lists_identities(file) or any(os.path.splitext(w)[1].lower() in IMAGE_SUFFIXES for w in words)
 
 
 def read_text(file: Path, limit: int = -1) -> str:
@@ -91,9 +89,7 @@ def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> lis
     """
     text = read_text(file)
     if text.startswith(("PK\3\4", "\udcd0\udccf\x11")):
-        raise InputError(
-            f"{file} is a spreadsheet. Save it as CSV (UTF-8) with the columns {','.join(needed)}."
-        )
+        raise InputError(f"{file} is a spreadsheet. Save it as CSV with the columns {','.join(needed)}.")
     separator, header = _header(text)
     place = _columns(file, header, needed)
     rows: list[Row] = []
@@ -146,10 +142,8 @@ def _lines(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[st
 
 def _header(text: str) -> tuple[str, list[str]]:
     """The separator under which the first line names most of the known columns, else has most parts; and those."""
-    lines = (
-        line for line in re.split("[\r\n]+", text) if line.strip(" \t,;|") and not line.startswith("sep=")
-    )
-    first = next(lines, "")[:10_000]
+    lines = [line for line in re.split("[\r\n]+", text[:20_000]) if line.strip(" \t,;|")]
+    first = next((line for line in lines if not line.startswith("sep=")), "")[:10_000]
     split = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
     best = max(split, key=lambda separator: (len({*_meanings(split[separator]), ""}), len(split[separator])))
     return best, [cell.strip() for cell in split[best]]

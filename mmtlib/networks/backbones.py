@@ -34,9 +34,8 @@ class GroupBatchNorm(nn.BatchNorm2d):
             InputError: In training, if B is no multiple of the group.
         """
         if not self.training:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            stored = self.running_mean, self.running_var, self.weight, self.bias
+            return F.batch_norm(input, *stored, eps=self.eps)
         if len(input) % self.group:
             raise InputError(
                 f"a training batch of {len(input)} images cannot be split into batch-norm groups of {self.group}: "

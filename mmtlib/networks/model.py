@@ -91,11 +91,9 @@ class ReIDNetwork(nn.Module):
                 "one row per class, in the feature space of this network"
             )
         old = self.classifier.weight
-        classifier = nn.Linear(self.num_features, weight.shape[0], bias=False, device="meta")
-        classifier.weight = nn.Parameter(
-            weight.detach().to(device=old.device, dtype=old.dtype, copy=True).contiguous()
-        )
-        self.classifier = classifier
+        new = weight.detach().to(device=old.device, dtype=old.dtype, copy=True)
+        self.classifier = nn.Linear(self.num_features, len(weight), bias=False, device="meta")
+        self.classifier.weight = nn.Parameter(new.contiguous())
 
 
 def build_network(

@@ -28,9 +28,8 @@ def save_network(network: ReIDNetwork, path: str | Path, trained: Mapping[str, A
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     how = {"name": network.name, "num_classes": network.num_classes, "options": network.options}
     how |= {"trained": trained} if trained is not None else {}
-    metadata = {
-        "mmtlib_network": json.dumps(how)
-    }  # one entry: the order of several is not the same each time
+    # One entry: the order of several is not the same each time.
+    metadata = {"mmtlib_network": json.dumps(how)}
     return write_atomic(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
@@ -149,7 +148,7 @@ def settings_of(
         if value != (before := getattr(settings, name)):
             if name in _BUILT_IN:
                 raise InputError(
-                    f"{name} is {before} in {path}, and {name}={value} cannot change that: leave it out"
+                    f"{name} is {before} in {path}; {name}={value} cannot change that: leave it out"
                 )
             notes.append(f"trained with {name}={before}, used with {name}={value}")
     return settings.replace(**overrides), notes

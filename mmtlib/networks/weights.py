@@ -132,9 +132,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     named = [(n.removeprefix("net."), t) for n, t in named if n != "n_averaged"]  # AveragedModel's counter
     state, facts["layout"] = _rename(dict(named))
     if len(state) < len(named):
-        raise InputError(
-            f"{path} holds several tensors of one name, so several networks: save one of them alone"
-        )
+        raise InputError(f"{path} holds several tensors of one name, so several networks: save one alone")
     return state, facts
 
 
@@ -183,7 +181,7 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
         "missing": [n for n in expected if n not in state and not n.endswith("num_batches_tracked")],
         "unexpected": [n for n in state if n not in expected],
         "of another shape": [
-            f"{n} {ours} for {wanted}" for n, (ours, wanted) in shapes.items() if ours != wanted
+            f"{n} {ours} for {other}" for n, (ours, other) in shapes.items() if ours != other
         ],
         "not finite": [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())],
     }

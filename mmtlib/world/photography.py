@@ -15,9 +15,8 @@ from mmtlib.world.scenery import draw_occluder, panorama
 from mmtlib.world.walking import draw_person
 
 # Whole-number normal noise: quantiles of N(0, 1) x 256 at 1/512, 3/512, ... (an integer table is the same everywhere).
-_QUANTILES = (
-    np.sort(np.random.Generator(np.random.PCG64(0)).standard_normal(256 * 64)).reshape(256, 64).mean(1)
-)
+_DRAWS = np.random.Generator(np.random.PCG64(0)).standard_normal(256 * 64)
+_QUANTILES = np.sort(_DRAWS).reshape(256, 64).mean(1)
 NOISE = np.rint(_QUANTILES * 256).astype(np.int32)
 
 

@@ -51,7 +51,7 @@ def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale
     pixels = isinstance(size, (tuple, list)) and all(type(n) is int and 16 <= n <= 1024 for n in size)
     if not pixels or len(size) != 2 or not 1 <= size[0] / size[1] <= 4:
         raise InputError(
-            f"size={size!r} must be (height, width) in 16 to 1024 pixels, height 1 to 4 times the width"
+            f"size={size!r} must be (height, width) of 16 to 1024, height 1 to 4 times the width"
         )
     watching = cameras(domain, census.cameras, int(seed), dials)
     return World(domain, int(seed), tuple(size), scale, dials, census, watching)
