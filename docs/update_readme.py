@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtlib import figures
@@ -27,7 +28,7 @@ from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
 from mmtlib.results.runs import read_published, read_runs
 from mmtlib.results.tables import paired, readable
-from mmtlib.world import DOMAINS, contact_sheet, generate, pictures, world
+from mmtlib.world import DOMAINS, pictures, render, world
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY / "README.md"
@@ -326,13 +327,22 @@ def updated(text: str) -> str:
     return text
 
 
+def contact_sheet(domain: str, rows: int, **look: Any) -> Image.Image:
+    """The people of a domain that most cameras saw, before each of these; grey where a camera did not see them."""
+    place = world(domain, **look)
+    seen = [{camera for *_, camera, _ in pictures(place, who)} for who in range(place.census.train_ids)]
+    grey = np.full((*place.size, 3), 222, np.uint8)
+    tiles = [
+        [render(domain, who, c, **look) if c in seen[who] else grey for c in range(place.census.cameras)]
+        for who in sorted(range(len(seen)), key=lambda who: -len(seen[who]))[:rows]
+    ]
+    framed = np.pad(tiles, ((0, 0), (0, 0), (2, 0), (2, 0), (0, 0)), constant_values=255)
+    return Image.fromarray(np.vstack([np.hstack(row) for row in framed]))
+
+
 def domains() -> Image.Image:
     """Contact sheets of the three domains side by side: a row per person, a column per camera."""
-    with tempfile.TemporaryDirectory() as folder:
-        sheets = {
-            name: contact_sheet(generate(name, folder, size=(128, 64), scale="tiny"), rows=4)
-            for name in DOMAINS
-        }
+    sheets = {name: contact_sheet(name, rows=4, size=(128, 64), scale="tiny") for name in DOMAINS}
     width = sum(sheet.width for sheet in sheets.values()) + MARGIN * (len(sheets) + 1)
     page = Image.new("RGB", (width, max(s.height for s in sheets.values()) + 3 * MARGIN), "white")
     pen, font, x = ImageDraw.Draw(page), ImageFont.load_default(size=22), MARGIN

@@ -18,26 +18,6 @@ from mmtlib.config import METHODS, PROFILES, Settings, make_settings, parse_over
 from mmtlib.course.starter import make_folder
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; every error ends in one message, and with `--debug` in a full report before it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="mmtlib-plain")
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args([word for word in words if word != "--debug"])  # it may stand anywhere
-    for name, value in vars(options).items():  # a shell leaves `~` as it is in `--out=~/runs`
-        if isinstance(value, Path):
-            setattr(options, name, Path(os.path.expanduser(value)))
-    try:
-        return options.command(options)
-    except (Exception, KeyboardInterrupt) as error:
-        if "--debug" in words:
-            traceback.print_exc()
-        message, status = _explained(error)
-        print(f"mmt: {message}", file=sys.stderr)
-        return status
-
-
 def _explained(error: BaseException) -> tuple[str, int]:
     """The message and the exit status that an error ends in."""
     if isinstance(error, KeyboardInterrupt):
@@ -61,162 +41,11 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("mmtlib-plain", _plain)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mmt", description="Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
-    )
-    parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
-    parser.add_argument("--debug", action="store_true", help="after a failure, say where it arose")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="all notebooks of a profile, end to end, then the report")
-    _add_profile(run)
-    run.add_argument("--out", type=Path, help="folder of the runs (default: runs/<profile>)")
-    run.set_defaults(command=_run)
-
-    adapt = commands.add_parser("adapt", help="one run: pre-train on the source, adapt to the target, score")
-    adapt.add_argument(
-        "--source", required=True, metavar="S", help="an embedded domain (plaza, station, city) or a folder"
-    )
-    adapt.add_argument("--target", required=True, metavar="T", help="likewise")
-    adapt.add_argument(
-        "--method", default="mmt", metavar="M", help=f"one of {', '.join(METHODS)} (default: mmt)"
-    )
-    adapt.add_argument("--seed", type=int, default=1, metavar="N")
-    _add_profile(adapt)
-    adapt.add_argument(
-        "--out", type=Path, required=True, help="folder of the runs; runs that exist there are not repeated"
-    )
-    adapt.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
-    )
-    adapt.add_argument(
-        "--same-domain", action="store_true", help="source and target may be one, as a sanity check"
-    )
-    adapt.set_defaults(command=_adapt)
-
-    evaluate = commands.add_parser(
-        "evaluate", help="mAP and CMC of a network file on a data set's test images"
-    )
-    evaluate.add_argument(
-        "checkpoint", type=Path, help="a run's network_1.safetensors, or one of MMT, SpCL, OpenUnReID"
-    )
-    evaluate.add_argument("--data", required=True, help="an embedded domain or a folder")
-    evaluate.add_argument(
-        "--rerank", action="store_true", help="k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"
-    )
-    _add_use(evaluate)
-    evaluate.set_defaults(command=_evaluate)
-
-    report = commands.add_parser(
-        "report", help="results.json and report.html from the finished runs of a folder"
-    )
-    report.add_argument("folder", type=Path)
-    report.set_defaults(command=_report)
-
-    book = commands.add_parser("book", help="the executed notebooks of a suite as pages for reading offline")
-    book.add_argument("folder", type=Path, metavar="DIR", help="folder of the runs, such as runs/quick")
-    book.set_defaults(command=_book)
-
-    check = commands.add_parser("check-data", help="what a data set holds against what it should hold")
-    check.add_argument("path", type=Path, help="its folder, the folder's parent, or a CSV file")
-    check.set_defaults(command=_check_data)
-
-    _add_noise(commands)
-    _add_batch(commands)
-
-    init = commands.add_parser("init", help="a folder with the notebooks, to work in without a checkout")
-    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or an empty one")
-    init.set_defaults(command=_init)
-    _add_bench(commands)
-    return parser
-
-
-def _add_noise(commands: Any) -> None:
-    noise = commands.add_parser("noise", help="what is wrong with pseudo labels: numbers, figures and a page")
-    what = noise.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--run", type=Path, metavar="DIR", help="the labels of a run: runs/<profile>/cache/<run>"
-    )
-    what.add_argument(
-        "--images", metavar="DIR", help="cluster a folder of images, a data set or an embedded domain"
-    )
-    noise.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --images: the network")
-    noise.add_argument(
-        "--labels", type=Path, metavar="CSV", help="with --images: identities, as columns path,pid[,camid]"
-    )
-    noise.add_argument(
-        "--clusters",
-        type=int,
-        metavar="K",
-        help="k-means with K clusters (default: DBSCAN, the authors' rule)",
-    )
-    noise.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of noise.html and the rest"
-    )
-    _add_use(noise)
-    noise.set_defaults(command=_noise, usage=noise.error)
-
-
-def _add_batch(commands: Any) -> None:
-    batch = commands.add_parser("batch", help="all cells of a matrix file, each as an executed notebook")
-    batch.add_argument(
-        "matrix", nargs="?", type=Path, metavar="MATRIX", help="a YAML file, such as matrices/*.yaml"
-    )
-    batch.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the batch; what is done there is kept"
-    )
-    batch.add_argument(
-        "--slots", type=int, metavar="N", help="processes at a time (default: one per GPU or core)"
-    )
-    batch.add_argument(
-        "--results",
-        type=Path,
-        metavar="FILE",
-        help="also keep all its results in one file: results/<matrix>.json",
-    )
-    place = batch.add_mutually_exclusive_group()
-    place.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
-    place.add_argument("--sbatch", type=Path, metavar="FILE", help="only write a script for Slurm")
-    place.add_argument("--status", type=Path, metavar="DIR", help="how far the batch in a folder is")
-    place.add_argument("--job", type=int, metavar="N", help="run one job of the batch planned in --out")
-    batch.set_defaults(command=_batch, usage=batch.error)
-
-
-def _add_bench(commands: Any) -> None:
-    bench = commands.add_parser(
-        "bench", help="each hot path against its plain baseline and the machine's limits; needs a checkout"
-    )
-    bench.add_argument("--size", default="small", help="tiny, small (default), market, msmt17 or 100k")
-    only = "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)"
-    bench.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
-    bench.add_argument("--skip-baselines", action="store_true", help="only our own code")
-    out = "folder of the table, the JSON file and the plot (default: results/ of the checkout)"
-    bench.add_argument("--out", type=Path, metavar="DIR", help=out)
-    bench.set_defaults(command=_bench)
-
-
-def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile", default="quick", metavar="P", help=f"one of {', '.join(PROFILES)} (default: quick)"
-    )
-
-
-def _add_use(parser: argparse.ArgumentParser) -> None:
-    """How a network file is used, where it does not say so itself."""
-    parser.add_argument(
-        "--profile", metavar="P", help=f"where the file does not know: one of {', '.join(PROFILES)}"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of its training"
-    )
-
-
 def _settings_of(checkpoint: Path, options: argparse.Namespace) -> Settings:
     """How to use a network file; what the command line changes of its training is said."""
     from mmtlib.networks import settings_of
 
-    settings, notes = settings_of(checkpoint, options.profile, _overrides(options.set))
+    settings, notes = settings_of(checkpoint, options.profile, dict(map(parse_override, options.set)))
     _say(f"{checkpoint.name}: images of {settings.height}x{settings.width}, precision {settings.precision}")
     for note in notes:
         _say(f"note: {checkpoint.name} was {note}")
@@ -231,11 +60,7 @@ def _scores(result: dict[str, Any]) -> str:
     return f"{line}, over {result['scored']:,} of {result['queries']:,} queries: {result['unscored']}"
 
 
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    return dict(parse_override(pair) for pair in pairs)
-
-
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     make_settings(options.profile)  # refuses an unknown profile before anything else is imported
     from mmtlib.course import lessons
     from mmtlib.files import home
@@ -252,12 +77,11 @@ def _run(options: argparse.Namespace) -> int:
     _say("3/3 report")
     page = write_report(out, command=f"mmt run --profile {options.profile}")
     _say(f"done in {(time.monotonic() - start) / 60:.1f} min: {page}")
-    return 0
 
 
-def _adapt(options: argparse.Namespace) -> int:
+def _adapt(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
-    given |= {"same_domain": options.same_domain} | _overrides(options.set)
+    given |= {"same_domain": options.same_domain} | dict(map(parse_override, options.set))
     settings = make_settings(options.profile, **given)
     from mmtlib.runs.run import run
 
@@ -265,74 +89,61 @@ def _adapt(options: argparse.Namespace) -> int:
         _say(f"{stage}: epoch {done}/{total}")
 
     folder = run(settings, options.out.absolute(), progress, profile=options.profile)
-    result = folder.result
-    if result["mAP"] is None:
-        print(f"not scored: {settings.target} has no queries and gallery")
-    else:
-        print(_scores(result))
+    unscored = f"not scored: {settings.target} has no queries and gallery"
+    print(unscored if folder.result["mAP"] is None else _scores(folder.result))
     print(folder.path / "result.json")
-    return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> None:
     settings = _settings_of(options.checkpoint, options)
     from mmtlib.evaluation import evaluate_file
 
     print(_scores(evaluate_file(options.checkpoint, options.data, settings, rerank=options.rerank)))
-    return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> None:
     from mmtlib.pages.report import write_report
 
     print(write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
-    return 0
 
 
-def _book(options: argparse.Namespace) -> int:
+def _book(options: argparse.Namespace) -> None:
     from mmtlib.pages.book import make_book
 
     print(make_book(options.folder.absolute()))
-    return 0
 
 
 def _check_data(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from mmtlib.data.checks import check_dataset
 
-    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        report = check_dataset(options.path, progress=progress)
+    report = check_dataset(options.path)
     print(report)
-    return 0 if report.ok else 1
+    return int(not report.ok)
 
 
-def _noise(options: argparse.Namespace) -> int:
-    if (options.images is None) != (options.checkpoint is None):
-        options.usage("--images needs --checkpoint, and --run has a network of its own")
-    if options.run is not None and options.labels is not None:
+def _noise(options: argparse.Namespace) -> None:
+    ours = options.run is not None
+    if ours == (options.images is not None) or ours == (options.checkpoint is not None):
+        options.usage("give --run, which has a network of its own, or --images with its --checkpoint")
+    if ours and options.labels is not None:
         options.usage("--labels goes with --images: a run's data set has its identities")
     from mmtlib.pages.noise_page import write_noise_page
     from mmtlib.pages.subjects import subject_of_images, subject_of_run
 
-    if options.run is not None:
+    if ours:
         subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
     else:
         settings = _settings_of(options.checkpoint, options)
         given = {"labels": options.labels, "clusters": options.clusters}
         subject = subject_of_images(options.images, options.checkpoint, settings, **given)
         asked = f"--images {options.images} --checkpoint {options.checkpoint}"
-    page = write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}")
-    print(page)
-    return 0
+    print(write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}"))
 
 
 def _batch(options: argparse.Namespace) -> int:
+    places = (options.scheduler, options.sbatch, options.status, options.job)
+    if sum(place is not None for place in places) > 1:
+        options.usage("--scheduler, --sbatch, --status and --job exclude each other")
     if options.status is not None:
         from mmtlib.matrix.status import status
 
@@ -345,28 +156,27 @@ def _batch(options: argparse.Namespace) -> int:
     from mmtlib.matrix import runner
 
     out = options.out.absolute()
+    failed = {}
     if options.job is not None:
         runner.run_job(out, options.job)
-        return 0
-    if options.sbatch is not None:
+    elif options.sbatch is not None:
         print(runner.write_slurm(options.matrix, out, options.sbatch))
-        return 0
-    place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
-    failed = runner.run_batch(options.matrix, out, _say, **place)
+    else:
+        place = {"slots": options.slots, "scheduler": options.scheduler, "results": options.results}
+        failed = runner.run_batch(options.matrix, out, _say, **place)
     for job, error in failed.items():
         print(f"mmt: failed: {job.title}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return int(bool(failed))
 
 
-def _init(options: argparse.Namespace) -> int:
+def _init(options: argparse.Namespace) -> None:
     print(
         f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
     )
     print("everything works, and `jupyter lab notebooks` opens the notebooks.")
-    return 0
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> None:
     folder = Path(__file__).resolve().parents[1] / "benchmarks"
     if not (folder / "bench").is_dir():
         raise InputError(
@@ -377,11 +187,110 @@ def _bench(options: argparse.Namespace) -> int:
     from bench.suite import run
 
     print(run(options.size, options.only, options.out, baselines=not options.skip_baselines, say=_say))
-    return 0
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+_PROFILE = ("--profile", "P", f"one of {', '.join(PROFILES)} (default: quick)", {"default": "quick"})
+_NEEDED, _MANY = {"required": True}, {"action": "append", "default": []}
+_USE = (  # how a network file is used, where it does not say so itself
+    ("--profile", "P", f"where the file does not know: one of {', '.join(PROFILES)}"),
+    ("--set", "KEY=VALUE", "override a setting of its training", _MANY),
+)
+# What a command does, its function, and its arguments: name, what it takes (nothing: a switch), help, and the rest.
+COMMANDS = {
+    "run": ("all notebooks of a profile, end to end, then the report", _run, (
+        _PROFILE,
+        ("--out", "DIR", "folder of the runs (default: runs/<profile>)"),
+    )),
+    "adapt": ("one run: pre-train on the source, adapt to the target, score", _adapt, (
+        ("--source", "DATA", "an embedded domain (plaza, station, city) or a folder", _NEEDED),
+        ("--target", "DATA", "likewise", _NEEDED),
+        ("--method", "M", f"one of {', '.join(METHODS)} (default: mmt)", {"default": "mmt"}),
+        ("--seed", "N", "of all random draws (default: 1)", {"default": 1}),
+        _PROFILE,
+        ("--out", "DIR", "folder of the runs; runs that exist there are not repeated", _NEEDED),
+        ("--set", "KEY=VALUE", "override a setting; may be repeated", _MANY),
+        ("--same-domain", "", "source and target may be one, as a sanity check"),
+    )),
+    "evaluate": ("mAP and CMC of a network file on a data set's test images", _evaluate, (
+        ("checkpoint", "FILE", "a run's network_1.safetensors, or one of MMT, SpCL, OpenUnReID"),
+        ("--data", "DATA", "an embedded domain or a folder", _NEEDED),
+        ("--rerank", "", "k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"),
+        *_USE,
+    )),
+    "report": ("results.json and report.html from the finished runs of a folder", _report, (
+        ("folder", "DIR", "folder of the runs"),)),
+    "book": ("the executed notebooks of a suite as pages for reading offline", _book, (
+        ("folder", "DIR", "folder of the runs, such as runs/quick"),)),
+    "check-data": ("what a data set holds against what it should hold", _check_data, (
+        ("path", "FILE", "its folder, the folder's parent, or a CSV file"),)),
+    "noise": ("what is wrong with pseudo labels: numbers, figures and a page", _noise, (
+        ("--run", "DIR", "the labels of a run: runs/<profile>/cache/<run>"),
+        ("--images", "DATA", "instead cluster a folder of images, a data set or an embedded domain"),
+        ("--checkpoint", "FILE", "with --images: the network"),
+        ("--labels", "FILE", "with --images: identities, as columns path,pid[,camid] of a CSV file"),
+        ("--clusters", "N", "k-means with N clusters (default: DBSCAN, the authors' rule)"),
+        ("--out", "DIR", "folder of noise.html and the rest", _NEEDED),
+        *_USE,
+    )),
+    "batch": ("all cells of a matrix file, each as an executed notebook", _batch, (
+        ("matrix", "FILE", "a YAML file, such as matrices/*.yaml", {"nargs": "?"}),
+        ("--out", "DIR", "folder of the batch; what is done there is kept"),
+        ("--slots", "N", "processes at a time (default: one per GPU or core)"),
+        ("--results", "FILE", "also keep all its results in one file: results/<matrix>.json"),
+        ("--scheduler", "ADDRESS", "run on the Dask cluster with this scheduler"),
+        ("--sbatch", "FILE", "only write a script for Slurm"),
+        ("--status", "DIR", "how far the batch in a folder is"),
+        ("--job", "N", "run one job of the batch planned in --out"),
+    )),
+    "init": ("a folder with the notebooks, to work in without a checkout", _init, (
+        ("folder", "DIR", "a new folder, or an empty one"),)),
+    "bench": ("each hot path against its plain baseline and the machine's limits; needs a checkout", _bench, (
+        ("--size", "SIZE", "tiny, small (default), market, msmt17 or 100k", {"default": "small"}),
+        ("--only", "NAME", "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)", _MANY),
+        ("--skip-baselines", "", "only our own code"),
+        ("--out", "DIR", "folder of the table, the JSON file and the plot (default: results/ of the checkout)"),
+    )),
+}  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    what = "Mutual Mean-Teaching for person re-ID: learn, run, reproduce."
+    parser = argparse.ArgumentParser(prog="mmt", description=what)
+    parser.add_argument("--version", action="version", version=f"mmtlib {__version__}")
+    parser.add_argument("--debug", action="store_true", help="after a failure, say where it arose")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    types = {"DIR": Path, "FILE": Path, "N": int}
+    for command, (what, function, arguments) in COMMANDS.items():
+        own = commands.add_parser(command, help=what)
+        own.set_defaults(command=function, usage=own.error)
+        for name, takes, text, *rest in arguments:
+            value = {"metavar": takes, "type": types.get(takes, str)} if takes else {"action": "store_true"}
+            own.add_argument(name, help=text, **value | dict(*rest))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; every error ends in one message, and with `--debug` in a full report before it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mmtlib-plain")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args([word for word in words if word != "--debug"])  # it may stand anywhere
+    for name, value in vars(options).items():  # a shell leaves `~` as it is in `--out=~/runs`
+        if isinstance(value, Path):
+            setattr(options, name, Path(os.path.expanduser(value)))
+    try:
+        return options.command(options) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        message, status = _explained(error)
+        print(f"mmt: {message}", file=sys.stderr)
+        return status
 
 
 if __name__ == "__main__":

@@ -19,15 +19,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def identity_batches(
-    pids: np.ndarray,
-    camids: np.ndarray,
-    iterations: int,
-    num_ids: int,
-    num_instances: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Draw training batches of P identities with K images each.
+def identity_batches(pids: np.ndarray, camids: np.ndarray, iterations: int, num_ids: int, num_instances: int,
+                     rng: np.random.Generator) -> np.ndarray:  # fmt: skip
+    """Draw training batches of `num_ids` identities (P) with `num_instances` images each (K).
 
     Identities come in random order, all of them before any comes again, and never twice in a batch (if there
     are fewer than P, each batch holds all and repeats some). Of an identity, one image is drawn at random;
@@ -35,11 +29,9 @@ def identity_batches(
     often.
 
     Args:
-        pids: labels (N); images with a negative one (noise, junk) are left out.
-        camids: cameras (N).
+        pids, camids: labels and cameras (N); images with a negative label (noise, junk) are left out.
         iterations: number of batches.
-        num_ids: identities in a batch, P.
-        num_instances: images of each, K.
+        num_ids, num_instances: P and K.
         rng: source of all random draws.
 
     Returns:
@@ -120,29 +112,16 @@ def _distinct(sizes: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Bytes to what networks trained on ImageNet expect.
-
-    Args:
-        images: images (B, 3, H, W), uint8.
-
-    Returns:
-        (images / 255 - mean) / std, (B, 3, H, W), float32, on the same device.
-    """
+    """Images (B, 3, H, W), uint8, as networks trained on ImageNet expect them: (images / 255 - mean) / std, float32."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise InputError(f"Images are {images.dtype} {tuple(images.shape)}, expected uint8 (B, 3, H, W).")
-    mean, std = (
-        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    colours = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), device=images.device)
+    mean, std = colours.view(2, 1, 3, 1, 1)
     return images.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def augment(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    flip: bool = True,
-    padding: int = 10,
-    erasing: float = 0.5,
+    images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 10, erasing: float = 0.5
 ) -> Tensor:
     """One random view of each image: flip, pad and crop, normalise, erase.
 
@@ -195,11 +174,8 @@ def augmented_views(
     Args:
         images: uint8, (N, 3, H, W), on any device.
         rows: Which images each batch holds, (steps, B), on that device.
-        count: Views per batch.
+        count: Views per batch, each (B, 3, H, W), channels last.
         generator, look: As in `augment`.
-
-    Yields:
-        Per step `count` tensors (B, 3, H, W), channels last.
     """
     for block in rows.split(8):
         chosen = images[block.flatten()]

@@ -1,4 +1,4 @@
-"""Where files lie, and files that are either whole or absent: each is written beside its place and then renamed."""
+"""Where files lie, their names in messages, and files that are whole or absent: written beside their place, renamed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ def home() -> Path:
     if given := os.environ.get("MMTLIB_HOME"):
         return Path(given)
     here = Path.cwd()
-    return next(
-        (p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir()), here
-    )
+    ours = (p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "data").is_dir())
+    return next(ours, here)
 
 
 @contextmanager
@@ -54,16 +53,19 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         lock.release()
 
 
+def shown(name: object) -> str:
+    """A file's name for a message: in quotes and with escapes where it holds what does not print, as a line break."""
+    return text if (text := str(name)).isprintable() else repr(text)
+
+
+def some(items: Sequence[object], limit: int = 10, separator: str = ", ") -> str:
+    """The first `limit` items for a message, and how many more there are."""
+    rest = [f"… and {len(items) - limit} more"] if len(items) > limit else []
+    return separator.join([shown(item) for item in items[:limit]] + rest)
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    """Write `data` to `path` so that a reader (or a crash) never meets half a file.
-
-    Args:
-        path: The file; its folder is made when absent.
-        data: Bytes, or text that is written as UTF-8.
-
-    Returns:
-        The path.
-    """
+    """Write bytes, or text as UTF-8, so that a reader (or a crash) never meets half a file; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -86,11 +88,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: It holds something else.
-    """
+    """Read a JSON file; an InputError says that it holds something else."""
     return _parsed(path, Path(path).read_bytes())
 
 
@@ -100,15 +98,9 @@ def write_lines(path: str | Path, records: list[dict]) -> Path:
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """Read JSON lines; an absent file holds none.
-
-    Raises:
-        InputError: A line is no JSON.
-    """
+    """Read JSON lines, as `read_json` does; an absent file holds none."""
     path = Path(path)
-    if not path.exists():
-        return []
-    return [_parsed(path, line) for line in path.read_bytes().split(b"\n") if line]
+    return [_parsed(path, line) for line in path.read_bytes().split(b"\n") if line] if path.exists() else []
 
 
 def _parsed(path: str | Path, text: bytes) -> Any:

@@ -23,7 +23,7 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 @pytest.fixture(scope="module")
 def plaza(suite_home) -> ReIDDataset:
-    return read_dataset(generate("plaza", suite_home / "data" / "pedestrians", scale="tiny", progress=False))
+    return read_dataset(generate("plaza", suite_home / "data" / "pedestrians", scale="tiny"))
 
 
 def leftovers(folder: Path) -> None:

@@ -301,15 +301,14 @@ def test_check_names_what_does_not_decode(tmp_path):
     whole = (root / "query" / MARKET["query"][0]).read_bytes()
     (root / "query" / MARKET["query"][0]).write_bytes(whole[: len(whole) // 2])
     (root / "bounding_box_test" / MARKET["bounding_box_test"][0]).write_bytes(b"")
-    seen = []
-    report = check_dataset(root, progress=lambda done, total: seen.append((done, total)))
+    report = check_dataset(root)
     assert [path for path, _ in report.undecodable] == [
         "bounding_box_test/-1_c3s1_000401_03.jpg",
         "query/0001_c1s1_001051_00.jpg",
     ]
     assert dict(report.undecodable)["bounding_box_test/-1_c3s1_000401_03.jpg"] == "the file is empty"
     assert report.published is None  # not Market-1501 itself: nothing to hold against
-    assert "2 files are no readable image" in str(report) and seen[-1] == (10, 10)
+    assert "2 files are no readable image" in str(report)
     assert not check_dataset(root, decode=False).undecodable
 
 

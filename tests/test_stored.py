@@ -21,7 +21,15 @@ from mmtlib.__main__ import main
 from mmtlib.config import make_settings
 from mmtlib.evaluation import evaluate_file
 from mmtlib.files import write_json
-from mmtlib.networks import build_network, load_network, open_network, save_network, settings_of, trained_as
+from mmtlib.networks import (
+    build_network,
+    load_authors_checkpoint,
+    load_network,
+    open_network,
+    save_network,
+    settings_of,
+    trained_as,
+)
 from mmtlib.networks.weights import read_state_dict
 from mmtlib.pages.subjects import subject_of_images
 from mmtlib.runs.run import run
@@ -135,11 +143,9 @@ def test_resnets_of_three_repositories_are_told_apart(kind: str, classifier: boo
     assert network.num_classes == (11 if classifier and kind != "SpCL" else 1)
     for name, tensor in network.state_dict().items():
         assert name == "classifier.weight" or torch.equal(tensor, state[name]), name
-    if kind == "MMT":
-        assert open_network(tmp_path / "a.pth", stem_relu=True).options["stem_relu"] is True
-    else:
+    if kind != "MMT":
         with pytest.raises(InputError, match=f"ResNet-50 of {kind}, which has a ReLU"):
-            open_network(tmp_path / "a.pth", stem_relu=False)
+            load_authors_checkpoint(tmp_path / "a.pth", build_network("resnet50", 1))
 
 
 def test_two_networks_in_one_file_are_not_mixed(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mmtlib import InputError
 from mmtlib.files import home, read_json, write_atomic
+from mmtlib.processes import in_threads
 
 EMPTY = hashlib.blake2b(digest_size=16).hexdigest()
-SETTLED = (
-    2 * 10**9
-)  # ns: a file changed later than this may change again within one tick of the file system's clock
+# ns: what changed later than this may change again within one tick of the file system's clock
+SETTLED = 2 * 10**9
 
 
 def digests(root: Path, paths: Sequence[str]) -> list[str]:
@@ -27,35 +27,30 @@ def digests(root: Path, paths: Sequence[str]) -> list[str]:
     """
     where = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     store = home() / "data" / ".digests" / f"{where}.json"
-    try:
+    known = {}
+    with suppress(OSError, InputError):  # absent or damaged: made anew
         known = read_json(store)
-    except (OSError, InputError):  # absent or damaged: made anew
-        known = {}
     now = time.time_ns()
 
-    def look(path: str) -> tuple[list[int], str]:
+    def look(path: str) -> list:
         file = os.path.join(root, path)
         try:
             stat = os.stat(file)
             state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             if path in known and known[path][:3] == state:
-                return state, known[path][3]
+                return known[path]
             with open(file, "rb") as stream:
-                return state, hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+                return [
+                    *state,
+                    hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest(),
+                ]
         except OSError:
-            return [], ""
+            return [0, now, now, ""]
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        blocks = pool.map(lambda i: [look(path) for path in paths[i : i + 256]], range(0, len(paths), 256))
-        found = [item for block in blocks for item in block]
-    fresh = {
-        path: [*state, digest]
-        for path, (state, digest) in zip(paths, found, strict=True)
-        if digest and now - max(state[1:]) > SETTLED and known.get(path, [])[:3] != state
-    }
+    found = dict(zip(paths, in_threads(look, paths)))
+    settled = {path: row for path, row in found.items() if row[3] and now - max(row[1:3]) > SETTLED}
+    fresh = {path: row for path, row in settled.items() if known.get(path) != row}
     if fresh:
-        try:
+        with suppress(OSError):  # a home that is read-only or full: the next look reads the files again
             write_atomic(store, json.dumps(known | fresh, separators=(",", ":")))
-        except OSError:  # a home that is read-only or full: the next look reads the files again
-            pass
-    return [digest for _, digest in found]
+    return [found[path][3] for path in paths]

@@ -7,28 +7,25 @@ import os
 import posixpath
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmtlib import InputError
+from mmtlib.files import shown, some
 
 Image.init()
 if importlib.util.find_spec("pillow_heif"):
     importlib.import_module("pillow_heif").register_heif_opener()
 # Not EPS (opening one starts Ghostscript), nor formats without a signature of their own (TGA, PCX)
-_FORMATS = tuple(
-    name
-    for name in "JPEG PNG BMP GIF WEBP TIFF PPM AVIF JPEG2000 PSD QOI SGI HEIF".split()
-    if name in Image.OPEN
-)
+_NAMES = "JPEG PNG BMP GIF WEBP TIFF PPM AVIF JPEG2000 PSD QOI SGI HEIF".split()
+_FORMATS = tuple(name for name in _NAMES if name in Image.OPEN)
 _READ = {suffix for suffix, name in Image.registered_extensions().items() if name in (*_FORMATS, "MPO")}
 _PHONES = frozenset({".heic", ".heif", ".hif"})
-_RAW = frozenset(
-    {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
-)  # TIFF holds only a thumbnail
+_RAW = frozenset(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split())  # TIFF holds only a thumbnail
 IMAGE_SUFFIXES = frozenset({*_READ, *_PHONES, *_RAW, ".jxl", ".tga", ".pcx"})
 MAX_PIXELS = 50_000_000  # a small file can unpack to gigabytes; pedestrian crops hold a hundredth of this
 
@@ -54,31 +51,17 @@ def is_image(file: str | Path) -> bool:
         return False
 
 
-def shown(name: object) -> str:
-    """A file's name for a message: in quotes and with escapes where it holds what does not print, as a line break."""
-    return text if (text := str(name)).isprintable() else repr(text)
-
-
-def some(items: Sequence[object], limit: int = 10, separator: str = ", ") -> str:
-    """The first `limit` items for a message, and how many more there are."""
-    rest = [f"… and {len(items) - limit} more"] if len(items) > limit else []
-    return separator.join([shown(item) for item in items[:limit]] + rest)
-
-
 def list_images(root: Path, folder: str) -> list[str]:
     """Paths of the images directly in `root/folder`, relative to `root`, sorted.
 
     Raises:
         InputError: the folder or an image is a link that leads out of `root`, or images lie in a folder below.
     """
-    _refuse(root, [folder] if _leaves(root, folder) else [])
-    with os.scandir(root / folder) as entries:
-        linked = {f"{folder}/{e.name}": e.is_symlink() for e in entries if is_image(e.path)}
-    _refuse(root, [path for path in linked if linked[path] and _leaves(root, path)])
-    if below := [child.name for child in subfolders(root / folder) if walk_images(child)]:
-        raise InputError(
-            f"{root / folder} holds folders with images ({some(below)}): put the images into it itself."
-        )
+    _refuse_leaving(root, [folder])
+    linked = {path: link for path, link in _files(root, folder) if is_image(root / path)}
+    _refuse_leaving(root, [path for path in linked if linked[path]])
+    if below := some([child.name for child in subfolders(root / folder) if walk_images(child)]):
+        raise InputError(f"{root / folder} holds folders with images ({below}): put these into it itself.")
     return sorted(linked)
 
 
@@ -89,11 +72,15 @@ def walk_files(root: Path) -> Iterator[str]:
         InputError: a linked folder leads out of `root`, or to a folder that holds the link.
         OSError: a folder cannot be read.
     """
-    for parent, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+
+    def cannot(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(root, onerror=cannot, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         here = Path(parent).relative_to(root)
         links = [(here / name).as_posix() for name in folders if os.path.islink(os.path.join(parent, name))]
-        _refuse(root, [link for link in links if _leaves(root, link)])
+        _refuse_leaving(root, links)
         for link in links:
             if os.path.realpath(root / link) in map(os.path.realpath, (root / link).parents):
                 raise InputError(f"{root}: {shown(link)} links to a folder that holds it. Remove the link.")
@@ -107,7 +94,7 @@ def walk_images(root: Path) -> list[str]:
         InputError, OSError: as `walk_files`; or images are links that lead out of `root`.
     """
     paths = sorted(path for path in walk_files(root) if is_image(root / path))
-    _refuse(root, [path for path in paths if os.path.islink(root / path) and _leaves(root, path)])
+    _refuse_leaving(root, [path for path in paths if os.path.islink(root / path)])
     return paths
 
 
@@ -120,20 +107,21 @@ def inside(root: Path, paths: Iterable[str]) -> list[str]:
         InputError: a path is absolute, leads out of `root` (by `..` or by a link), or no such file exists.
     """
     paths = [posixpath.normpath(path) for path in paths]
-    _refuse(root, [path for path in paths if os.path.isabs(path) or path.split("/")[0] == ".."])
     folders = sorted({posixpath.dirname(path) for path in paths})
-    _refuse(root, [folder for folder in folders if _leaves(root, folder)])
-    linked: dict[str, bool] = {}
-    for folder in folders:
-        if os.path.isdir(root / folder):
-            with os.scandir(root / folder) as entries:
-                files = (entry for entry in entries if not entry.is_dir())
-                linked.update((posixpath.join(folder, file.name), file.is_symlink()) for file in files)
-    missing = [path for path in paths if path not in linked]
-    if missing:
+    _refuse_leaving(root, folders)
+    linked = dict(file for folder in folders for file in _files(root, folder))
+    _refuse_leaving(root, [path for path in paths if linked.get(path)])
+    if missing := [path for path in paths if path not in linked]:
         raise InputError(f"{root}: {len(missing)} of {len(paths)} listed files are missing: {some(missing)}.")
-    _refuse(root, [path for path in paths if linked[path] and _leaves(root, path)])
     return paths
+
+
+def _files(root: Path, folder: str) -> list[tuple[str, bool]]:
+    """Files in `root/folder`, relative to `root`, and which of them are links; none of a folder that is not there."""
+    if not os.path.isdir(root / folder):
+        return []
+    with os.scandir(root / folder) as entries:
+        return [(posixpath.join(folder, e.name), e.is_symlink()) for e in entries if not e.is_dir()]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -145,7 +133,6 @@ def subfolders(folder: Path) -> list[Path]:
 
 def tree(folder: Path, depth: int = 2, limit: int = 8) -> str:
     """Draw the folders below `folder`, each with its number of files and one file's name, for messages."""
-
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.is_dir())
     what = f"{len(names)} files, such as {names[-1]}" if names else "no files"
@@ -162,12 +149,8 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
 
     Args:
         path: the file.
-        height: rows of the result, H.
-        width: columns of the result, W.
+        height, width: of the result (H, W, 3), uint8, RGB.
         fast: let JPEG decode at a lower resolution near H x W; quicker, but not the same pixels.
-
-    Returns:
-        The image (H, W, 3), uint8, RGB.
 
     Raises:
         InputError: the reason why it cannot be read (without the file's name).
@@ -240,15 +223,7 @@ def _is_heic(path: str | Path) -> bool:
     """By the brand in a file's first bytes (ISO 14496-12)."""
     with open(path, "rb") as stream:
         head = stream.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in (
-        b"heic",
-        b"heix",
-        b"heim",
-        b"hevc",
-        b"heif",
-        b"mif1",
-        b"msf1",
-    )
+    return head[4:8] == b"ftyp" and head[8:] in b"heic heix heim hevc heif mif1 msf1".split()
 
 
 def _reason(path: str | Path, error: Exception) -> str:
@@ -262,25 +237,24 @@ def _reason(path: str | Path, error: Exception) -> str:
             return "JPEG XL, which Pillow cannot read; save it as JPEG or PNG"
         if suffix in _PHONES or _is_heic(path):
             return (
-                "HEIC, which Pillow reads with a plug-in: pip install pillow-heif, or save it as JPEG or PNG"
+                "HEIC, which Pillow reads with a plug-in (pip install pillow-heif); or save it as JPEG or PNG"
             )
         return f"not an image in a known format ({', '.join(_FORMATS)})"
     return f"{type(error).__name__}: {error}"
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _leaves(root: Path, path: str) -> bool:
-    """Whether a path, with all links followed, lies outside `root`."""
-    real, home = os.path.realpath(root / path), os.path.realpath(root)
-    return real != home and not real.startswith(os.path.join(home, ""))
-
-
-def _refuse(root: Path, paths: Sequence[str]) -> None:
-    if paths:
+def _refuse_leaving(root: Path, paths: Iterable[str]) -> None:
+    """Refuse paths that are absolute or, with all links followed, lie outside `root`."""
+    home = os.path.realpath(root)
+    real = {path: os.path.join(os.path.realpath(root / path), "") for path in paths}
+    if out := [p for p in real if os.path.isabs(p) or not real[p].startswith(os.path.join(home, ""))]:
         raise InputError(
-            f"{len(paths)} paths lead out of {root} or are absolute: {some(paths)}. A data set must lie "
+            f"{len(out)} paths lead out of {root} or are absolute: {some(out)}. A data set must lie "
             "in its folder: copy the files into it, or name the folder that really holds them."
         )
+
+
+def refuse_repeats(source: str | Path, paths: Iterable[str], where: str) -> None:
+    """Refuse a list that names an image twice."""
+    if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
+        raise InputError(f"{source}: {len(twice)} images are listed twice{where}: {some(twice)}.")

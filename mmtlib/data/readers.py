@@ -9,46 +9,36 @@ import hashlib
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mmtlib import InputError
+from mmtlib.data import images
 from mmtlib.data.content import digests
-from mmtlib.data.images import (
-    inside,
-    is_image_name,
-    list_images,
-    some,
-    subfolders,
-    tree,
-    walk_files,
-    walk_images,
-)
 from mmtlib.data.tables import NO_LABEL, is_table_name, lists_identities, lists_images, read_table, read_text
+from mmtlib.files import some
 
+PARTS = ("train", "query", "gallery")
 _FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _BOX = re.compile(r"(-1|\d{1,18})_[cC]0*([1-9]\d{0,8})(?!\d)")  # identity and camera
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one part of a data set.
+    """Images of one part of a data set, N of them.
 
-    Attributes:
-        paths: N file names relative to the data set's root, with forward slashes.
-        pids: identities (N), int64, as the data set numbers them; -1 is junk or unlabelled, 0 a distractor
-            in Market-1501 (an ordinary identity in MSMT17).
-        camids: cameras (N), int64, from 0.
+    Identities are numbered as the data set does: -1 is junk or unlabelled, 0 a distractor in Market-1501 (an ordinary
+    identity in MSMT17).
     """
 
-    paths: tuple[str, ...]
-    pids: np.ndarray
-    camids: np.ndarray
+    paths: tuple[str, ...]  # relative to the data set's root, with forward slashes
+    pids: np.ndarray  # (N), int64
+    camids: np.ndarray  # (N), int64, from 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,11 +57,15 @@ class ReIDDataset:
     query: Split
     gallery: Split
 
+    @property
+    def parts(self) -> dict[str, Split]:
+        """Its splits by name."""
+        return {part: getattr(self, part) for part in PARTS}
+
     def fingerprint(self) -> str:
         """SHA-256 over names, labels and hashes of the content of all files: the same wherever the data lie."""
         digest = hashlib.sha256()
-        for part in ("train", "query", "gallery"):
-            split: Split = getattr(self, part)
+        for part, split in self.parts.items():
             digest.update(f"{part} {len(split)}\n".encode())
             rows = zip(split.paths, digests(self.root, split.paths), split.pids, split.camids, strict=True)
             for path, content, pid, camid in rows:
@@ -79,12 +73,8 @@ class ReIDDataset:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay out a data set.
-
-    `fits` tells whether a folder is the root of one; `tree` is shown to those who have none.
-    """
+class Layout(NamedTuple):
+    """One way to lay out a data set: whether a folder is the root of one, and the tree shown to those who have none."""
 
     name: str
     fits: Callable[[Path], bool]
@@ -93,14 +83,10 @@ class Layout:
 
 
 def read_dataset(folder: str | Path) -> ReIDDataset:
-    """Read a data set and recognise its layout.
+    """Read a data set, given its folder, its parent, the parent of the zip's inner folder, or a table (CSV).
 
-    Args:
-        folder: the data set's folder, its parent, the parent of the zip's inner folder, or a table (CSV).
-
-    Returns:
-        The data set. Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not
-        where a table lies beside them.
+    Images in a folder that fits no layout are read as unlabelled (`read_image_folder`), but not where a table lies
+    beside them.
 
     Raises:
         InputError: no layout fits (the message shows the tree found and the tree wanted), several data sets
@@ -121,19 +107,22 @@ def read_dataset(folder: str | Path) -> ReIDDataset:
         if found:
             return found[0][1].read(found[0][0])
         seen += level
-        level = [child for parent in level for child in subfolders(parent)]
-    if not any(map(_looks_labelled, seen)) and walk_images(folder):
+        level = [child for parent in level for child in images.subfolders(parent)]
+    # Where a known layout is there in part, say what is missing rather than ignore the labels.
+    parts = ("bounding_box_*", "list_*.txt", "mask_*_v2")
+    labelled = any(next(root.glob(part), None) for root in seen for part in parts)
+    if not labelled and images.walk_images(folder):
         _refuse_tables(folder)
         return read_image_folder(folder)
     wanted = "\n\n".join(f"{row.name}:\n{row.tree}" for row in LAYOUTS)
-    raise InputError(f"No data set found in {folder}.\n\nFound:\n{tree(folder)}\n\nWanted:\n{wanted}")
+    raise InputError(f"No data set found in {folder}.\n\nFound:\n{images.tree(folder)}\n\nWanted:\n{wanted}")
 
 
 def _read_boxes(root: Path, name: str) -> ReIDDataset:
     """Market-1501's three folders; `0002_c1s1_000451_03.jpg` is identity 2 on camera 1 (0 for us)."""
     splits = []
     for part in _FOLDERS:
-        paths = list_images(root, part)
+        paths = images.list_images(root, part)
         if not paths:
             raise InputError(f"{root / part} holds no images; each of the three folders of {name} must.")
         labels = [_BOX.match(posixpath.basename(path)) for path in paths]
@@ -143,7 +132,7 @@ def _read_boxes(root: Path, name: str) -> ReIDDataset:
                 f"{root}: {len(bad)} image names do not start with identity and camera: {some(bad)}. "
                 "Expected names such as 0002_c1s1_000451_03.jpg; rename or remove these files."
             )
-        splits.append(_split(paths, (m[1] for m in labels if m), (int(m[2]) - 1 for m in labels if m)))
+        splits.append(_split(paths, (m[1] for m in labels), (int(m[2]) - 1 for m in labels)))
     return ReIDDataset(name, root, *splits)
 
 
@@ -173,11 +162,8 @@ def _read_msmt17(root: Path) -> ReIDDataset:
         if not rows:
             raise InputError(f"{root}: {', '.join(names)} list no images.")
         paths, *labels = zip(*rows)
-        paths = inside(root, paths)
-        if twice := sorted(path for path, count in Counter(paths).items() if count > 1):
-            raise InputError(
-                f"{root}: {len(twice)} images are listed twice in {' and '.join(names)}: {some(twice)}."
-            )
+        paths = images.inside(root, paths)
+        images.refuse_repeats(root, paths, f" in {' and '.join(names)}")
         return _split(paths, *labels)
 
     train = read_lists("train", "list_train.txt", "list_val.txt")
@@ -197,18 +183,19 @@ def read_csv(path: str | Path) -> ReIDDataset:
     if path.is_dir():
         tables = _tables(path)
         if len(tables) != 1:
+            names = some([table.name for table in tables])
             raise InputError(
-                f"{path} holds {len(tables)} tables ({some([table.name for table in tables])}). Name one of them "
-                "instead of the folder, or move the others away."
+                f"{path} holds {len(tables)} tables ({names}). Name one of them instead of the folder, or move the "
+                "others away."
             )
         path = tables[0]
     rows = read_table(path, path.parent)
     if not rows:
         raise InputError(f"{path} lists no images.")
     splits = []
-    for part in ("train", "query", "gallery"):
+    for part in PARTS:
         chosen = [row for row in rows if row.split == part]
-        paths = inside(path.parent, [row.path for row in chosen])
+        paths = images.inside(path.parent, [row.path for row in chosen])
         splits.append(_split(paths, (row.pid for row in chosen), (row.camid for row in chosen)))
     return ReIDDataset(path.stem, path.parent, *splits)
 
@@ -216,7 +203,7 @@ def read_csv(path: str | Path) -> ReIDDataset:
 def read_image_folder(folder: str | Path) -> ReIDDataset:
     """Read a folder of images, with any subfolders, that has no labels: all are `train`, pid -1, camera 0."""
     root = Path(folder).resolve()
-    paths = walk_images(root)
+    paths = images.walk_images(root)
     if not paths:
         raise InputError(f"{root} holds no images, such as .jpg or .png files.")
     train, empty = _split(paths, [NO_LABEL] * len(paths), [0] * len(paths)), _split([], [], [])
@@ -232,14 +219,13 @@ def _tables(root: Path) -> list[Path]:
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
     texts = [name for name in names if name.lower().endswith(".txt")][:20]  # more are notes on single images
-    return [
-        root / name for name in names if is_table_name(name) or (name in texts and lists_images(root / name))
-    ]
+    telling = {name for name in texts if lists_images(root / name)}
+    return [root / name for name in names if is_table_name(name) or name in telling]
 
 
 def _refuse_tables(folder: Path) -> None:
     """Never take images for unlabelled without a word where a table may tell who they are."""
-    parents = {str((folder / path).parent) for path in walk_files(folder)}
+    parents = {str((folder / path).parent) for path in images.walk_files(folder)}
     for table in [table for parent in sorted(parents) for table in _tables(Path(parent))]:
         advice = f"To use these images without labels, move {table.name} out of {folder}"
         try:
@@ -254,20 +240,14 @@ def _holds(root: Path, needs: tuple[str, ...], probe: re.Pattern[str]) -> bool:
     if not all((root / need).exists() for need in needs):
         return False
     first = root / needs[0]
-    names = filter(is_image_name, os.listdir(first)) if first.is_dir() else read_text(first).splitlines()
-    return any(probe.match(name) for name in names)
+    if first.is_dir():
+        return any(images.is_image_name(name) and probe.match(name) for name in os.listdir(first))
+    return any(map(probe.match, read_text(first).splitlines()))
 
 
 def _is_msmt17(root: Path) -> bool:
-    return any(
-        _holds(root, (*_FILES, *parts), _LISTED)
-        for parts in (("train", "test"), ("mask_train_v2", "mask_test_v2"))
-    )
-
-
-def _looks_labelled(root: Path) -> bool:
-    # A known layout is there in part: then say what is missing rather than ignore the labels.
-    return any(next(root.glob(name), None) for name in ("bounding_box_*", "list_*.txt", "mask_*_v2"))
+    versions = ("train", "test"), ("mask_train_v2", "mask_test_v2")
+    return any(_holds(root, (*_FILES, *parts), re.compile(r"\s*\S+\s+\d+")) for parts in versions)
 
 
 _BOXES = """{0}/
@@ -277,9 +257,7 @@ _LISTS = """{0}/
   list_train.txt, list_val.txt, list_query.txt, list_gallery.txt
   {1}/  0000/0000_000_01_0303morning_0015_0.jpg …
   {2}/   0000/0000_000_01_0303morning_0008_0.jpg …"""
-_LISTED = re.compile(r"\s*\S+\s+\d+")
 _FILES = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-
 _MARKET, _DUKE = re.compile(_BOX.pattern + r"(?!_f\d)"), re.compile(_BOX.pattern + r"_f\d")
 
 LAYOUTS = (

@@ -5,16 +5,17 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mmtlib import InputError
-from mmtlib.data.images import IMAGE_SUFFIXES, shown, some
+from mmtlib.data.images import IMAGE_SUFFIXES, refuse_repeats
+from mmtlib.files import shown, some
 
 COLUMNS = ("path", "pid", "camid", "split")
 NO_LABEL = -1  # pid of junk detections (Market-1501) and of images without labels
@@ -26,10 +27,6 @@ _MEANS = {
 }
 _SEPARATORS = ",;\t|"
 _SHEETS = frozenset({".xlsx", ".xls", ".ods"})
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
-}  # fmt: skip
 _NUMBER = re.compile(r"(-1|[0-9]{1,18})(?:[.,]0{1,2})?")  # 3.0, as a column with gaps is written; not 1.000
 
 
@@ -44,9 +41,12 @@ class Row(NamedTuple):
 
 def is_table_name(name: str) -> bool:
     """Whether a file is called like a table, one of a spreadsheet program included."""
-    return not name.startswith(".") and (
-        os.path.splitext(name)[1].lower() in _SHEETS | {".csv", ".tsv", ".tab"}
-    )
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in {
+        *_SHEETS,
+        ".csv",
+        ".tsv",
+        ".tab",
+    }
 
 
 def lists_identities(file: Path) -> bool:
@@ -56,23 +56,22 @@ def lists_identities(file: Path) -> bool:
 
 def lists_images(file: Path) -> bool:
     """Whether a file, of any name, lists identities, or has an image's name in its first line."""
-    words = re.split(r"[\s,;|]", read_text(file, 4096).lstrip().partition("\n")[0])
-    return lists_identities(file) or any(
-        os.path.splitext(word.strip('"'))[1].lower() in IMAGE_SUFFIXES for word in words
-    )
+    words = re.split(r'[\s,;|"]', read_text(file, 4096).lstrip().partition("\n")[0])
+    return lists_identities(file) or any(os.path.splitext(w)[1].lower() in IMAGE_SUFFIXES for w in words)
 
 
 def read_text(file: Path, limit: int = -1) -> str:
     """Text of any Unicode encoding, by its byte-order mark or its zeros; bytes that are no UTF-8 become surrogates."""
     with file.open("rb") as stream:
         data = stream.read(limit)
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
     zeros = [i for i in range(min(4, len(data))) if not data[i]]
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return data.decode("utf-32", "replace")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
     if zeros in ([1, 3], [0, 2]):
         return data.decode("utf-16-le" if zeros[0] else "utf-16-be", "replace")
-    return data.decode("utf-8", "surrogateescape")
+    return data.decode("utf-8-sig", "surrogateescape")
 
 
 def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> list[Row]:
@@ -90,71 +89,61 @@ def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> lis
     """
     text = read_text(file)
     if text.startswith(("PK\3\4", "\udcd0\udccf\x11")):
-        raise InputError(
-            f"{file} is a spreadsheet. Save it as CSV (UTF-8) with the columns {','.join(needed)}."
-        )
+        raise InputError(f"{file} is a spreadsheet. Save it as CSV with the columns {','.join(needed)}.")
     separator, header = _header(text)
     place = _columns(file, header, needed)
     rows: list[Row] = []
-    lines = _lines(file, text, separator)
-    next(lines, None)
-    for number, cells in lines:
-        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+    for number, cells in itertools.islice(_lines(file, text, separator), 1, None):
+        if any(cell.strip() for cell in cells[len(header) :]):
             raise InputError(f"{file}, line {number}: {len(cells)} values under {len(header)} columns.")
         found = {name: cells[i].strip() if i < len(cells) else "" for name, i in place.items()}
-        row = _row(found, needed, short=any(place[name] >= len(cells) for name in needed))
+        row = _row(found, needed) if all(place[name] < len(cells) for name in needed) else None
         if row is None:
             said = ", ".join(f"{name} {value[:100]!r}" for name, value in found.items())
+            parts = ", and a split called train, query or gallery" if "split" in needed else ""
             raise InputError(
                 f"{file}, line {number}: {said}. Expected whole numbers of at most 18 digits (pid from -1, camid "
-                "from 0)" + (", and a split called train, query or gallery." if "split" in needed else ".")
+                f"from 0){parts}."
             )
         if not posixpath.basename(row.path).startswith("._"):
             rows.append(row._replace(path=_spelled(root, row.path)))
-    parts = {row.split for row in rows}
-    for part in sorted(parts, key=str):
-        counts = Counter(row.path for row in rows if row.split == part)
-        if twice := sorted(path for path, count in counts.items() if count > 1):
-            where = f" in {part}" if part else ""
-            raise InputError(f"{file}: {len(twice)} images are listed twice{where}: {some(twice)}.")
+    for part in sorted({row.split for row in rows}, key=str):
+        refuse_repeats(file, (row.path for row in rows if row.split == part), f" in {part}" if part else "")
     return rows
 
 
-def _row(found: dict[str, str], needed: tuple[str, ...], short: bool) -> Row | None:
+def _row(found: dict[str, str], needed: tuple[str, ...]) -> Row | None:
     split = found["split"].lower() if "split" in needed else None
     pid, camid = (_NUMBER.fullmatch(found.get(name, "")) for name in ("pid", "camid"))
     unknown = not found["pid"] and split in (None, "train")  # among queries and gallery: -1 where it is meant
-    path = posixpath.normpath(found["path"].replace("\\", "/")) if found["path"] else ""
-    if short or not path or "\0" in path or not (pid or unknown):
-        return None
-    if (found.get("camid") or "camid" in needed) and (camid is None or camid[1] == "-1"):
-        return None
-    if split not in (None, "train", "query", "gallery"):
+    numbered = camid and camid[1] != "-1" or not found.get("camid") and "camid" not in needed
+    path = posixpath.normpath(found["path"].replace("\\", "/")) if found["path"] else "\0"
+    if (
+        "\0" in path
+        or not (pid or unknown)
+        or not numbered
+        or split not in (None, "train", "query", "gallery")
+    ):
         return None
     return Row(path, int(pid[1]) if pid else NO_LABEL, int(camid[1]) if camid else None, split)
 
 
 def _lines(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Lines that hold anything, each with the number where it starts."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(f"{file}, line {number}: {error}. Is a quotation mark not closed?") from error
-        if any(cell.strip() for cell in cells) and not (number == 1 and cells[0].startswith("sep=")):
-            yield number, cells
+    reader, number = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells) and not (number == 1 and cells[0].startswith("sep=")):
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{file}, line {number}: {error}. Is a quotation mark not closed?") from error
 
 
 def _header(text: str) -> tuple[str, list[str]]:
     """The separator under which the first line names most of the known columns, else has most parts; and those."""
-    lines = (
-        line for line in re.split("[\r\n]+", text) if line.strip(" \t,;|") and not line.startswith("sep=")
-    )
-    first = next(lines, "")[:10_000]
+    lines = [line for line in re.split("[\r\n]+", text[:20_000]) if line.strip(" \t,;|")]
+    first = next((line for line in lines if not line.startswith("sep=")), "")[:10_000]
     split = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
     best = max(split, key=lambda separator: (len({*_meanings(split[separator]), ""}), len(split[separator])))
     return best, [cell.strip() for cell in split[best]]
@@ -169,16 +158,14 @@ def _meanings(header: list[str]) -> list[str]:
 
 def _columns(file: Path, header: list[str], needed: tuple[str, ...]) -> dict[str, int]:
     means = _meanings(header)
-    names = some([name[:40] for name in header])
     for name in COLUMNS:
-        if means.count(name) > 1:
+        if (count := means.count(name)) > 1:
             both = some([header[i] for i, m in enumerate(means) if m == name])
-            raise InputError(
-                f"{file} has {means.count(name)} columns for {name} ({both}). Rename all but one."
-            )
+            raise InputError(f"{file} has {count} columns for {name} ({both}). Rename all but one.")
     if absent := [name for name in needed if name not in means]:
+        names = some([name[:40] for name in header]) or "none"
         raise InputError(
-            f"{shown(file)}: its columns are {names or 'none'}; {','.join(absent)} of the expected columns "
+            f"{shown(file)}: its columns are {names}; {','.join(absent)} of the expected columns "
             f"{','.join(needed)} is not among them."
         )
     return {name: means.index(name) for name in COLUMNS if name in means}

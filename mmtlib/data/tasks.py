@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, Settings, config_hash
-from mmtlib.data.images import read_image, shown, some
+from mmtlib.data.images import read_image
 from mmtlib.data.readers import ReIDDataset, Split, read_dataset
-from mmtlib.files import home
+from mmtlib.files import home, shown, some
+from mmtlib.processes import in_threads
 from mmtlib.world import generate, pictures, world
 
 DATA_SETTINGS = ("source", "target", "same_domain", "world_seed", "world_scale", "gap", "height", "width")
@@ -90,26 +90,16 @@ def generate_world(domain: str, settings: Settings) -> Path:
 
 
 def load_images(
-    root: str | Path,
-    paths: Sequence[str],
-    height: int,
-    width: int,
-    device: torch.device | str = "cpu",
-    *,
+    root: str | Path, paths: Sequence[str], height: int, width: int, device: torch.device | str = "cpu", *,
     workers: int | None = None,
-) -> Tensor:
-    """Decode all images once, resize them (bicubic) and keep them as one tensor.
+) -> Tensor:  # fmt: skip
+    """Decode all images once, resize them (bicubic) and keep them as one tensor (N, 3, H, W), uint8, RGB.
 
     Args:
-        root: folder that `paths` are relative to.
-        paths: N file names.
-        height: rows of the result, H.
-        width: columns of the result, W.
+        root: folder that the N `paths` are relative to.
+        height, width: of the result, H x W.
         device: where the tensor is kept.
         workers: threads (default: one per core, at most 16); they do not change the result.
-
-    Returns:
-        Images (N, 3, H, W), uint8, RGB.
 
     Raises:
         InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
@@ -118,18 +108,14 @@ def load_images(
         raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")
     images = np.empty((len(paths), 3, height, width), np.uint8)
 
-    def read_block(start: int) -> list[str]:
-        problems = []
-        for index in range(start, min(start + 64, len(paths))):
-            try:
-                images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
-            except InputError as error:
-                problems.append(f"{shown(paths[index])}: {error}")
-        return problems
+    def read(index: int) -> str:
+        try:
+            images[index] = read_image(os.path.join(root, paths[index]), height, width).transpose(2, 0, 1)
+        except InputError as error:
+            return f"{shown(paths[index])}: {error}"
+        return ""
 
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
-        problems = [line for lines in pool.map(read_block, range(0, len(paths), 64)) for line in lines]
-    if problems:
+    if problems := [line for line in in_threads(read, range(len(paths)), workers) if line]:
         raise InputError(
             f"{len(problems)} of {len(paths)} images in {root} cannot be read; replace or remove them:\n  "
             + some(problems, separator="\n  ")
@@ -154,9 +140,7 @@ def _load_task(data: Settings, *keys: str) -> Task:  # by the keys, a folder tha
 
 def load_split(dataset: ReIDDataset, split: Split, height: int, width: int, device: str) -> Images:
     """The decoded images of one part of a data set."""
-    return Images(
-        load_images(dataset.root, split.paths, height, width, device=device), split.pids, split.camids
-    )
+    return Images(load_images(dataset.root, split.paths, height, width, device), split.pids, split.camids)
 
 
 def data_keys(settings: Settings) -> list[str]:

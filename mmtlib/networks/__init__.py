@@ -9,15 +9,3 @@ from mmtlib.networks.stored import (
     settings_of,
     trained_as,
 )
-
-__all__ = [
-    "NETWORK_NAMES",
-    "ReIDNetwork",
-    "build_network",
-    "load_authors_checkpoint",
-    "load_network",
-    "open_network",
-    "save_network",
-    "settings_of",
-    "trained_as",
-]

@@ -16,37 +16,8 @@ from torch import Tensor, nn
 from mmtlib import InputError
 
 
-def _grouped_batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, group: int) -> Tensor:
-    """Normalise consecutive groups of the batch each by its own statistics; the first group moves the running ones."""
-    if x.shape[0] % group:
-        raise InputError(
-            f"a training batch of {x.shape[0]} images cannot be split into batch-norm groups of {group}: choose a "
-            f"batch size that is a multiple of {group}, or set bn_group to a divisor of the batch size or to None"
-        )
-    layer.num_batches_tracked.add_(1)
-    outputs = []
-    for index, chunk in enumerate(x.split(group)):
-        mean, var = (layer.running_mean, layer.running_var) if index == 0 else (None, None)
-        outputs.append(
-            F.batch_norm(chunk, mean, var, layer.weight, layer.bias, True, layer.momentum, layer.eps)
-        )
-    return torch.cat(outputs)
-
-
-class GroupBatchNorm1d(nn.BatchNorm1d):
-    """`BatchNorm1d` over groups of `group` consecutive samples; see `GroupBatchNorm2d`."""
-
-    def __init__(self, num_features: int, group: int) -> None:
-        super().__init__(num_features)
-        self.group = group
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input` (B, D)."""
-        return _grouped_batch_norm(self, input, self.group) if self.training else super().forward(input)
-
-
-class GroupBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` whose training statistics come from groups of `group` consecutive images.
+class GroupBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose training statistics come from groups of `group` consecutive images.
 
     The authors train 64 images on four GPUs with `DataParallel`, so each of their batch norms sees 16 images,
     and only the first replica's running statistics survive. Groups of 16 do the same on one device.
@@ -57,8 +28,30 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input` (B, C, H, W)."""
-        return _grouped_batch_norm(self, input, self.group) if self.training else super().forward(input)
+        """Normalise `input` (B, C, H, W) or (B, C).
+
+        Raises:
+            InputError: In training, if B is no multiple of the group.
+        """
+        if not self.training:
+            stored = self.running_mean, self.running_var, self.weight, self.bias
+            return F.batch_norm(input, *stored, eps=self.eps)
+        if len(input) % self.group:
+            raise InputError(
+                f"a training batch of {len(input)} images cannot be split into batch-norm groups of {self.group}: "
+                f"choose a multiple of {self.group} as batch size, or set bn_group to a divisor of it or to None"
+            )
+        self.num_batches_tracked.add_(1)
+        # The groups lie side by side as channels (group, ..., G * C) of one batch norm: no loop of launches.
+        groups = input.movedim(1, -1).unflatten(0, (-1, self.group)).movedim(0, -2)  # (group, ..., G, C)
+        count = groups.shape[-2]
+        per_channel = self.running_mean, self.running_var, self.weight, self.bias
+        mean, var, weight, bias = (t.repeat(count) for t in per_channel)
+        stacked = groups.flatten(-2).movedim(-1, 1)
+        out = F.batch_norm(stacked, mean, var, weight, bias, True, self.momentum, self.eps)
+        self.running_mean.copy_(mean[: self.num_features])  # the first group's
+        self.running_var.copy_(var[: self.num_features])
+        return out.movedim(1, -1).unflatten(-1, (count, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
 
 
 class InstanceBatchNorm(nn.Module):
@@ -79,12 +72,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016), as torchvision's `BasicBlock`, name by name."""
 
     def __init__(
-        self,
-        channels: int,
-        planes: int,
-        stride: int,
-        shortcut: nn.Module | None,
-        norm_layer: Callable[[int], nn.Module],
+        self, channels: int, planes: int, stride: int, norm_layer: Callable[[int], nn.Module]
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, planes, 3, stride=stride, padding=1, bias=False)
@@ -92,7 +80,10 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = norm_layer(planes)
-        self.downsample = shortcut
+        self.downsample = None
+        if planes != channels:
+            shortcut = nn.Conv2d(channels, planes, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, norm_layer(planes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, planes, H', W') of `x` (B, channels, H, W)."""
@@ -112,12 +103,7 @@ def small_base(width: int, stem_stride: int, norm_layer: Callable[[int], nn.Modu
     layers: list[nn.Module] = [stem, norm_layer(width), nn.ReLU(inplace=True)]
     channels = width
     for planes, stride in ((width, 1), (2 * width, 4 // stem_stride), (4 * width, 2), (8 * width, 1)):
-        shortcut = None
-        if planes != channels:
-            shortcut = nn.Sequential(
-                nn.Conv2d(channels, planes, 1, stride=stride, bias=False), norm_layer(planes)
-            )
-        layers.append(BasicBlock(channels, planes, stride, shortcut, norm_layer))
+        layers.append(BasicBlock(channels, planes, stride, norm_layer))
         channels = planes
     return nn.Sequential(*layers)
 

@@ -9,6 +9,7 @@ clustered and searched.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtlib import InputError
-from mmtlib.networks.backbones import GroupBatchNorm1d, GroupBatchNorm2d, resnet50_base, small_base
-from mmtlib.networks.weights import check_fit, imagenet_state_dict
+from mmtlib.networks.backbones import GroupBatchNorm, resnet50_base, small_base
+from mmtlib.networks.weights import check_fit, imagenet_file, read_state_dict
 
 NETWORK_NAMES = ("small", "resnet50", "ibn-resnet50")
 
@@ -33,17 +34,15 @@ class ReIDNetwork(nn.Module):
     """
 
     def __init__(
-        self, base: nn.Module, num_features: int, num_classes: int, *, gain: float, bn_group: int | None
+        self, name: str, options: dict[str, Any], base: nn.Module, neck: nn.Module, num_classes: int
     ) -> None:
         super().__init__()
-        self.name = ""
-        self.options: dict[str, Any] = {}
-        self.num_features = num_features
-        self.gain = gain
+        self.name, self.options = name, options
+        self.num_features, self.gain = neck.num_features, options["gain"]
         self.base = base
-        self.feat_bn = GroupBatchNorm1d(num_features, bn_group) if bn_group else nn.BatchNorm1d(num_features)
+        self.feat_bn = neck
         self.feat_bn.bias.requires_grad_(False)
-        self.classifier = nn.Linear(num_features, num_classes, bias=False)
+        self.classifier = nn.Linear(self.num_features, num_classes, bias=False)
 
     @property
     def num_classes(self) -> int:
@@ -97,11 +96,9 @@ class ReIDNetwork(nn.Module):
                 "one row per class, in the feature space of this network"
             )
         old = self.classifier.weight
-        classifier = nn.Linear(self.num_features, weight.shape[0], bias=False, device="meta")
-        classifier.weight = nn.Parameter(
-            weight.detach().to(device=old.device, dtype=old.dtype, copy=True).contiguous()
-        )
-        self.classifier = classifier
+        new = weight.detach().to(device=old.device, dtype=old.dtype, copy=True)
+        self.classifier = nn.Linear(self.num_features, len(weight), bias=False, device="meta")
+        self.classifier.weight = nn.Parameter(new.contiguous())
 
 
 def build_network(
@@ -139,39 +136,38 @@ def build_network(
     """
     if name not in NETWORK_NAMES:
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")
-    if num_classes < 1:
-        raise InputError(f"num_classes is {num_classes}: a classifier needs at least 1 class")
-    if bn_group and bn_group < 2:
-        raise InputError(
-            f"bn_group is {bn_group}: batch norm needs at least 2 images a group (None: the whole batch)"
-        )
-    if width < 1:
-        raise InputError(f"width is {width}: the first stage needs at least 1 channel")
-    if stem_stride not in (2, 4):
-        raise InputError(
-            f"stem_stride is {stem_stride}: the small network's first convolution has stride 2 or 4"
-        )
-    if gain is not None and not 0 < gain < float("inf"):
-        raise InputError(f"gain is {gain}: the pooled feature needs a positive factor")
-    norm_layer = partial(GroupBatchNorm2d, group=bn_group) if bn_group else nn.BatchNorm2d
-    gain = gain if gain is not None else (3.0 if name == "small" else 1.0)
+    for option, value, fits, need in (
+        ("num_classes", num_classes, num_classes >= 1, "a classifier needs at least 1 class"),
+        (
+            "bn_group",
+            bn_group,
+            not bn_group or bn_group >= 2,
+            "batch norm needs at least 2 images (None: all)",
+        ),
+        ("width", width, width >= 1, "the first stage needs at least 1 channel"),
+        ("stem_stride", stem_stride, stem_stride in (2, 4), "the first convolution has stride 2 or 4"),
+        ("gain", gain, gain is None or 0 < gain < inf, "the pooled feature needs a positive factor"),
+    ):
+        if not fits:
+            raise InputError(f"{option} is {value}: {need}")
+    small = name == "small"
+    options: dict[str, Any] = {"gain": gain or (3.0 if small else 1.0), "bn_group": bn_group}
+    options |= {"width": width, "stem_stride": stem_stride} if small else {"stem_relu": stem_relu}
+    norm2d = partial(GroupBatchNorm, group=bn_group) if bn_group else nn.BatchNorm2d
+    norm1d = norm2d if bn_group else nn.BatchNorm1d
     with torch.device("meta"):  # constructors would draw from the global generator, and take their time
-        if name == "small":
-            base, num_features = small_base(width, stem_stride, norm_layer), 8 * width
+        if small:
+            base, neck = small_base(width, stem_stride, norm2d), norm1d(8 * width)
         else:
-            base, num_features = resnet50_base(name == "ibn-resnet50", stem_relu, norm_layer), 2048
-        network = ReIDNetwork(base, num_features, num_classes, gain=gain, bn_group=bn_group)
+            base, neck = resnet50_base(name == "ibn-resnet50", stem_relu, norm2d), norm1d(2048)
+        network = ReIDNetwork(name, options, base, neck, num_classes)
     network.to_empty(device="cpu")
     _initialise(network, torch.Generator().manual_seed(seed))
     if imagenet:
-        state, path = imagenet_state_dict(name, imagenet)
-        check_fit(state, {f"base.{key}": tensor for key, tensor in base.state_dict().items()}, name, path)
+        path = imagenet_file(name, imagenet)
+        state = {n: t for n, t in read_state_dict(path)[0].items() if not n.startswith("fc.")}
+        check_fit(state, {f"base.{n}": t for n, t in base.state_dict().items()}, name, path)
         network.load_state_dict(state, strict=False)  # the neck and the classifier keep their own
-    network.name = name
-    network.options = {"gain": gain, "bn_group": bn_group}
-    network.options |= (
-        {"width": width, "stem_stride": stem_stride} if name == "small" else {"stem_relu": stem_relu}
-    )
     return network.to(memory_format=torch.channels_last)
 
 

@@ -23,25 +23,18 @@ _BUILT_IN = ("backbone", "stem_stride", "gain", "bn_group", "imagenet")
 def save_network(network: ReIDNetwork, path: str | Path, trained: Mapping[str, Any] | None = None) -> Path:
     """Write a network's weights and how to build it as one safetensors file, atomically.
 
-    Args:
-        network: Any.
-        path: The file.
-        trained: The configuration that it was trained with, a JSON value; it lies in the file's metadata.
+    `trained` is the configuration that it was trained with, a JSON value; it lies in the file's metadata.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     how = {"name": network.name, "num_classes": network.num_classes, "options": network.options}
     how |= {"trained": trained} if trained is not None else {}
-    metadata = {
-        "mmtlib_network": json.dumps(how)
-    }  # one entry: the order of several is not the same each time
+    # One entry: the order of several is not the same each time.
+    metadata = {"mmtlib_network": json.dumps(how)}
     return write_atomic(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
 def load_network(path: str | Path) -> ReIDNetwork:
-    """Read a network that `save_network` wrote.
-
-    Returns:
-        The network, on the CPU, in train mode.
+    """Read a network that `save_network` wrote: on the CPU, in train mode.
 
     Raises:
         InputError: The file is missing, damaged, or not written by `save_network`.
@@ -80,21 +73,16 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
     return facts
 
 
-def open_network(
-    path: str | Path, *, stem_relu: bool | None = None, gain: float | None = None
-) -> ReIDNetwork:
-    """A network from weights of any kind that this package reads; its architecture is seen from the file.
+def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
+    """A network from weights of any kind that this package reads, on the CPU, in eval mode.
 
     Args:
-        path: A file of `save_network`, or weights as `load_authors_checkpoint` and `read_state_dict` take them.
-        stem_relu: Of a foreign ResNet-50 whose layer names do not tell; None: seen from the file.
+        path: A file of `save_network`, or weights as `load_authors_checkpoint` and `read_state_dict` take them; the
+            architecture is seen from it.
         gain: Of a foreign "small" network, whose weights do not hold its factor on the pooled feature.
 
-    Returns:
-        The network, on the CPU, in eval mode.
-
     Raises:
-        InputError: What the file is, where it is none of these; or `stem_relu` contradicts it.
+        InputError: What the file is, where it is none of these.
     """
     if trained_as(path) is not None:
         return load_network(path).eval()
@@ -103,7 +91,7 @@ def open_network(
     if name not in NETWORK_NAMES:
         raise InputError(f"the weights in {path} are those of {name}: expected {', '.join(NETWORK_NAMES)}")
     if name != "small":
-        options = {"stem_relu": stem_relu if stem_relu is not None else facts["layout"] != "MMT" or None}
+        options = {"stem_relu": facts["layout"] != "MMT" or None}
     elif (stem := state.get("base.0.weight")) is not None and stem.ndim == 4:
         options = {"width": stem.shape[0], "stem_stride": stem.shape[2] - 1, "gain": gain}
     network = build_network(name, 1, **options)
@@ -124,9 +112,8 @@ def trained_as(path: str | Path) -> dict[str, Any] | None:
         found = json.loads(metadata["mmtlib_network"]).get("trained")
         return dict(found or (read_json(beside) if beside.is_file() else {}))
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} does not say how it was trained ({error}): it, or {beside}, is damaged"
-        ) from error
+        where = f"it, or {beside}, is damaged"
+        raise InputError(f"{path} does not say how it was trained ({error}): {where}") from error
 
 
 def settings_of(
@@ -161,7 +148,7 @@ def settings_of(
         if value != (before := getattr(settings, name)):
             if name in _BUILT_IN:
                 raise InputError(
-                    f"{name} is {before} in {path}, and {name}={value} cannot change that: leave it out"
+                    f"{name} is {before} in {path}; {name}={value} cannot change that: leave it out"
                 )
             notes.append(f"trained with {name}={before}, used with {name}={value}")
     return settings.replace(**overrides), notes

@@ -18,23 +18,14 @@ import torch
 from torch import Tensor
 
 from mmtlib import InputError
+from mmtlib.files import some
 
 # Old checkpoints hold their best mAP as a NumPy scalar, under the module path of NumPy 1 or of NumPy 2.
-_SCALAR = np._core.multiarray.scalar
-_NUMPY_SCALARS = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
+_SCALARS = [
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
 ]
-
-_IMAGENET_FILES = {
-    "resnet50": ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth"),  # the second is an older name
-    "ibn-resnet50": ("resnet50_ibn_a-d9d0bb7b.pth",),
-}
-_IMAGENET_SOURCES = {
+_IMAGENET = {  # what it is, and where; torch hub's cache keeps the name
     "resnet50": (
         "torchvision's ResNet50_Weights.IMAGENET1K_V1",
         "https://download.pytorch.org/models/resnet50-0676ba61.pth",
@@ -79,20 +70,18 @@ def read_pickle(path: str | Path) -> Any:
         InputError: The file is missing, no PyTorch checkpoint, or holds anything else, which is not executed.
     """
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken or hostile pickle can fail in any way
-        refused, content = re.search(r"GLOBAL ([\w.]+)", str(error)), Path(path).read_bytes()
-        if (
-            refused and content[:1] != b"P"
-        ):  # text, and a pickle that is cut off within a name, ask for nonsense
-            name = refused[1].rpartition(".")[2]
-            refused = (
-                refused if name and f"\n{name}\n".encode() in content and content[:1] == b"\x80" else None
-            )
-        found = f"it asks for {refused[1]}, which was not executed" if refused else described(path)
+        found, content = described(path), Path(path).read_bytes()
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        name = asked[1].rpartition(".")[2].encode() if asked else b""
+        # Text, and a pickle that is cut off within a name, ask for nonsense.
+        whole = name and content[:1] == b"\x80" and b"\n" + name + b"\n" in content
+        if asked and (content[:1] == b"P" or whole):
+            found = f"it asks for {asked[1]}, which was not executed"
         raise InputError(
             f"{path} is not a plain PyTorch checkpoint ({found}): expected a file of torch.save with tensors and "
             "numbers only. If you trust its origin, save its state dict anew in the program it comes from"
@@ -143,9 +132,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     named = [(n.removeprefix("net."), t) for n, t in named if n != "n_averaged"]  # AveragedModel's counter
     state, facts["layout"] = _rename(dict(named))
     if len(state) < len(named):
-        raise InputError(
-            f"{path} holds several tensors of one name, so several networks: save one of them alone"
-        )
+        raise InputError(f"{path} holds several tensors of one name, so several networks: save one alone")
     return state, facts
 
 
@@ -155,103 +142,72 @@ def _rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     first = 4 if ibn else 3  # in IBN-ResNet the stem's ReLU takes a number
     # In SpCL's ResNet-50 too, so that its first stage is number 4.
     shifted = not ibn and "base.4.0.conv3.weight" in state and "base.3.0.conv3.weight" not in state
-    layout = (
-        "OpenUnReID" if any(name.startswith("backbone.") for name in state) else "SpCL" if shifted else "MMT"
-    )
+    foreign = any(name.startswith("backbone.") for name in state)
     renamed = {}
     for name, tensor in state.items():
-        name = name.removeprefix("backbone.").removeprefix("head.")
+        name = re.sub(r"^(backbone|head)\.", "", name)
         name = re.sub(r"^conv1\.", "base.0.", re.sub(r"^bn1\.", "base.1.", name))
         name = re.sub(r"^layer(\d)\.", lambda match: f"base.{int(match[1]) - 1 + first}.", name)
         if shifted:
             name = re.sub(r"^base\.([4-7])\.", lambda match: f"base.{int(match[1]) - 1}.", name)
         renamed[name] = tensor
-    return renamed, layout
+    return renamed, "OpenUnReID" if foreign else "SpCL" if shifted else "MMT"
 
 
 def architecture(state: dict[str, Tensor]) -> str:
     """What network a state dict (authors' layer names) belongs to, in words or as a name of `build_network`."""
     ibn = "base.4.0.bn1.IN.weight" in state
-    third = r"^base\.6\.(\d+)\." if ibn else r"^base\.5\.(\d+)\."
-    blocks = 1 + max((int(match[1]) for name in state if (match := re.match(third, name))), default=-1)
     if "base.3.conv1.weight" in state:
         return "small"
     if "base.3.0.conv3.weight" in state or ibn:
-        return {6: "", 23: "a 101-layer "}.get(blocks, "another ") + ("ibn-resnet50" if ibn else "resnet50")
-    if "base.3.0.conv2.weight" in state:
-        return "a ResNet-18 or -34"
-    return "none that is known here"
+        third = r"^base\.6\.(\d+)\." if ibn else r"^base\.5\.(\d+)\."
+        blocks = 1 + max((int(match[1]) for name in state if (match := re.match(third, name))), default=-1)
+        size = {6: "", 23: "a 101-layer "}.get(blocks, "another ")
+        return size + ("ibn-resnet50" if ibn else "resnet50")
+    return "a ResNet-18 or -34" if "base.3.0.conv2.weight" in state else "none that is known here"
 
 
 def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, path: str | Path) -> None:
-    """Refuse weights that are not exactly those of a network.
+    """Refuse weights that are not exactly those of a network called `name`, whose state dict is `expected`.
 
-    Args:
-        state: Tensors by name.
-        expected: The network's state dict. Missing step counters of batch norms (old checkpoints) are no fault.
-        name: What the network is called.
-        path: Where the weights come from, for the message.
+    Missing step counters of batch norms (old checkpoints) are no fault.
 
     Raises:
         InputError: Names the missing, unexpected, misshapen or non-finite tensors and the architecture that would fit.
     """
+    both = [n for n in state if n in expected]
+    shapes = {n: (tuple(state[n].shape), tuple(expected[n].shape)) for n in both}
     faults = {
         "missing": [n for n in expected if n not in state and not n.endswith("num_batches_tracked")],
         "unexpected": [n for n in state if n not in expected],
         "of another shape": [
-            f"{n} {tuple(t.shape)} for {tuple(expected[n].shape)}"
-            for n, t in state.items()
-            if n in expected and t.shape != expected[n].shape
+            f"{n} {ours} for {other}" for n, (ours, other) in shapes.items() if ours != other
         ],
         "not finite": [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())],
     }
-    if any(faults.values()):
-        parts = [
-            f"{len(names)} {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-            for what, names in faults.items()
-            if names
-        ]
+    parts = [f"{len(names)} {what}: {some(names, 4)}" for what, names in faults.items() if names]
+    if parts:
         raise InputError(
             f"the weights in {path} do not fit {name!r} ({'; '.join(parts)}). They look like {architecture(state)}"
         )
 
 
 def imagenet_file(name: str, source: str | Path) -> Path:
-    """The file with a backbone's ImageNet weights. Nothing is ever downloaded.
-
-    Args:
-        name: "resnet50" or "ibn-resnet50".
-        source: A file, or "cache" for the one in torch hub's cache folder.
+    """The file with a backbone's ImageNet weights: `source`, or where that is "cache", the one in torch hub's cache.
 
     Raises:
-        InputError: There is no such file; the message says where it can be had, and how.
+        InputError: There is no such file; the message says where it can be had, and how. Nothing is ever downloaded.
     """
-    if name not in _IMAGENET_FILES:
+    if name not in _IMAGENET:
         raise InputError(f"there are no ImageNet weights for the network {name!r}: leave `imagenet` empty")
-    candidates = [Path(source)]
-    if str(source) == "cache":
-        candidates = [Path(torch.hub.get_dir()) / "checkpoints" / file for file in _IMAGENET_FILES[name]]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        title, url = _IMAGENET_SOURCES[name]
+    title, url = _IMAGENET[name]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = cached if str(source) == "cache" else Path(source)
+    if not path.is_file():
         raise InputError(
-            f"no ImageNet weights at {candidates[0]}. Nothing is downloaded while training: get {title} first, by\n"
+            f"no ImageNet weights at {path}. Nothing is downloaded while training: get {title} first, by\n"
             f"  python -c \"import torch; torch.hub.load_state_dict_from_url('{url}')\"\n"
             "which fills the cache that imagenet=cache reads, or give a file's path as imagenet=FILE; imagenet= "
             "(nothing) starts from random weights"
         )
     return path
-
-
-def imagenet_state_dict(name: str, source: str | Path) -> tuple[dict[str, Tensor], Path]:
-    """ImageNet weights of a backbone, without their classifier; the arguments are those of `imagenet_file`.
-
-    Returns:
-        Tensors under this package's layer names, and the file they came from.
-
-    Raises:
-        InputError: There is no such file, or it cannot be read.
-    """
-    path = imagenet_file(name, source)
-    state, _ = read_state_dict(path)
-    return {n: tensor for n, tensor in state.items() if not n.startswith("fc.")}, path

@@ -11,12 +11,11 @@ import torch
 from mmtlib import InputError, clustering
 from mmtlib.adaptation import stream_seed
 from mmtlib.config import Settings
-from mmtlib.data.images import some
 from mmtlib.data.readers import ReIDDataset, read_image_folder
 from mmtlib.data.tables import NO_LABEL, read_table
 from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.evaluation import extract
-from mmtlib.files import read_json
+from mmtlib.files import read_json, some
 from mmtlib.networks import open_network
 from mmtlib.noise.causes import read_attributes
 from mmtlib.noise.summary import Subject

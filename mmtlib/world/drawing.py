@@ -51,14 +51,16 @@ class Pen:
         """A filled polygon."""
         self.draw.polygon([self.at(*point) for point in points], fill=fill)
 
+    def box(self, left: float, bottom: float, right: float, top: float, fill: RGB) -> None:
+        """A filled rectangle."""
+        self.polygon([(left, bottom), (left, top), (right, top), (right, bottom)], fill)
+
     def line(self, points: Sequence[Point], width: float, fill: RGB) -> None:
         """A line of a width with round joints."""
         self.draw.line([self.at(*point) for point in points], fill=fill, width=max(1, round(width * self.unit)),
                        joint="curve")  # fmt: skip
 
-    def oval(
-        self, x: float, y: float, rx: float, ry: float, fill: RGB, arc: tuple[int, int] | None = None
-    ) -> None:
+    def oval(self, x: float, y: float, rx: float, ry: float, fill: RGB, arc: tuple | None = None) -> None:
         """An ellipse, or its chord between two angles (degrees, clockwise from the right, not mirrored)."""
         (cx, cy), rx, ry = self.at(x, y), max(1, round(rx * self.unit)), max(1, round(ry * self.unit))
         box = (cx - rx, cy - ry, cx + rx, cy + ry)
@@ -82,7 +84,8 @@ class Pen:
     def cloth(self, points: Sequence[Point], fill: RGB, second: RGB, pattern: str) -> None:
         """A polygon of patterned cloth: plain, stripes, checks or blocks (the lower half in the second colour)."""
         if pattern in ("plain", "logo"):
-            return self.polygon(points, fill)
+            self.polygon(points, fill)
+            return
         pixels = [self.at(*point) for point in points]
         left, top = min(x for x, _ in pixels), min(y for _, y in pixels)
         size = max(x for x, _ in pixels) - left + 1, max(y for _, y in pixels) - top + 1
@@ -90,19 +93,15 @@ class Pen:
         brush, step = ImageDraw.Draw(tile), max(2, round(3.3 * self.unit))
         if pattern == "blocks":
             brush.rectangle((0, size[1] * 45 // 100, size[0], size[1]), fill=second)
-        if pattern == "checks":
-            for x in range(size[0] // 2 % (2 * step) - 2 * step, size[0], 2 * step):
-                brush.rectangle((x, 0, x + step - 1, size[1]), fill=mix(fill, second, 0.5))
         if pattern in ("stripes", "checks"):
             for y in range(step, size[1], 2 * step):
                 brush.rectangle((0, y, size[0], y + step - 1), fill=second)
-        if pattern == "checks":
+        if pattern == "checks":  # columns between the stripes
             for x in range(size[0] // 2 % (2 * step) - 2 * step, size[0], 2 * step):
                 for y in range(0, size[1], 2 * step):
                     brush.rectangle((x, y, x + step - 1, y + step - 1), fill=mix(fill, second, 0.55))
         ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in pixels], fill=255)
         self.image.paste(tile, (left, top), mask)
-        return None
 
 
 def draw_leg(pen: Pen, who: Person, hip: Point, knee: Point, ankle: Point, far: float) -> None:
@@ -120,13 +119,8 @@ def draw_leg(pen: Pen, who: Person, hip: Point, knee: Point, ankle: Point, far: 
         pen.limb(knee, middle, 2.8 * w, 2.9 * w, shade(skin, 0.96))
         pen.limb(middle, ankle, 2.9 * w, 1.7 * w, shade(skin, 0.96))
         if who.lower == "shorts":
-            pen.limb(
-                hip,
-                (knee[0] - 0.1 * (knee[0] - hip[0]), knee[1] + 0.1 * (hip[1] - knee[1])),
-                5.0 * w,
-                4.5 * w,
-                cloth,
-            )
+            hem = (knee[0] - 0.1 * (knee[0] - hip[0]), knee[1] + 0.1 * (hip[1] - knee[1]))
+            pen.limb(hip, hem, 5.0 * w, 4.5 * w, cloth)
 
 
 def draw_shoe(pen: Pen, who: Person, ankle: Point, sideways: bool, far: float) -> None:
@@ -138,15 +132,9 @@ def draw_shoe(pen: Pen, who: Person, ankle: Point, sideways: bool, far: float) -
         pen.limb((x, y + 7), (x, y), 2.9, 2.5, fill)
     sole = shade((228, 228, 222) if who.shoes == "trainers" else who.rgb["shoes"], 0.95 * far)
     if sideways:
-        pen.polygon([(x - 2.6, y - 3.6), (x - 2.6, y - 4.8), (x + 7, y - 4.8), (x + 7, y - 3.6)], sole)
-        top = [
-            (x - 2.5, y + 0.8),
-            (x + 1.8, y + 0.8),
-            (x + 6.4, y - 2.2),
-            (x + 6.8, y - 3.8),
-            (x - 2.7, y - 3.8),
-        ]
-        pen.polygon(top, fill)
+        pen.box(x - 2.6, y - 4.8, x + 7, y - 3.6, sole)
+        top = (-2.5, 0.8), (1.8, 0.8), (6.4, -2.2), (6.8, -3.8), (-2.7, -3.8)
+        pen.polygon([(x + dx, y + dy) for dx, dy in top], fill)
     else:
         pen.oval(x, y - 2.6, 3.0, 2.4, sole)
         pen.oval(x, y - 1.6, 2.8, 2.8, fill)
@@ -181,77 +169,69 @@ def draw_arm(pen: Pen, who: Person, shoulder: Point, elbow: Point, wrist: Point,
             dx, dy = end[0] - start[0], end[1] - start[1]
             length = math.hypot(dx, dy)
             for t in (0.28, 0.7):
-                x, y, r = (
-                    start[0] + t * dx,
-                    start[1] + t * dy,
-                    (3.2 - 0.7 * t) * bulk * (1 if start == shoulder else 0.86),
-                )
-                band = [
-                    (x - r * dy / length, y + r * dx / length),
-                    (x + r * dy / length, y - r * dx / length),
-                ]
-                pen.line(band, 0.22 * length, shade(who.rgb["upper2"], far))
+                x, y = start[0] + t * dx, start[1] + t * dy
+                r = (3.2 - 0.7 * t) * bulk * (1 if start == shoulder else 0.86)
+                nx, ny = r * dy / length, r * dx / length
+                ends = [(x - nx, y + ny), (x + nx, y - ny)]
+                pen.line(ends, 0.22 * length, shade(who.rgb["upper2"], far))
 
 
 def draw_handbag(pen: Pen, who: Person, wrist: Point, far: float) -> None:
     """A bag carried in the hand."""
-    x, y = wrist
-    pen.line([(x - 2.4, y - 7), (x, y - 2), (x + 2.4, y - 7)], 0.9, shade(who.rgb["bag"], 0.7 * far))
-    pen.polygon(
-        [(x - 4, y - 6.5), (x + 4, y - 6.5), (x + 4.8, y - 14.5), (x - 4.8, y - 14.5)],
-        shade(who.rgb["bag"], far),
-    )
-    pen.line([(x - 4.2, y - 9), (x + 4.2, y - 9)], 0.7, shade(who.rgb["bag"], 0.75 * far))
+    (x, y), bag = wrist, who.rgb["bag"]
+    pen.line([(x - 2.4, y - 7), (x, y - 2), (x + 2.4, y - 7)], 0.9, shade(bag, 0.7 * far))
+    body = [(x - 4, y - 6.5), (x + 4, y - 6.5), (x + 4.8, y - 14.5), (x - 4.8, y - 14.5)]
+    pen.polygon(body, shade(bag, far))
+    pen.line([(x - 4.2, y - 9), (x + 4.2, y - 9)], 0.7, shade(bag, 0.75 * far))
 
 
 def draw_head(pen: Pen, who: Person, view: str) -> None:
     """Neck, head, hair and hat; side views look to +x."""
     skin, hair, hat = who.rgb["skin"], who.rgb["hair"], who.rgb["hat"]
-    if view == "front":
-        pen.limb((0, 89), (0, 84.6), 2.6, 2.8, shade(skin, 0.82))
+    eye, mouth = (46, 36, 34), mix(shade(skin, 0.7), (170, 60, 60), 0.4)
+    if view == "side":
+        pen.limb((-0.9, 89), (-1.2, 84), 2.5, 2.9, shade(skin, 0.85))
+        pen.oval(0, 93, 5.9, 6.9, skin)
+        pen.polygon([(4.9, 94.5), (7.3, 91.6), (5.2, 90.6)], skin)
+        pen.oval(3.6, 94, 0.6, 0.7, eye)
+        pen.line([(3.9, 89), (5.3, 89.1)], 0.6, mouth)
+        if who.hair != "bald":
+            pen.oval(-0.6, 95, 6.1, 5.5, hair, (175, 345))
+            pen.oval(-2.9, 93.6, 3.6, 5, hair)
+        if who.hair == "long":
+            pen.polygon([(-6.3, 95), (-1, 95), (-1.4, 83), (-3, 78.5), (-7, 79), (-7.3, 86)], hair)
+        if who.hair == "bun":
+            pen.oval(-6.6, 96.5, 2.7, 2.6, hair)
+        pen.oval(-0.5, 92.4, 1, 1.6, shade(skin, 0.86))
+    else:
+        if view == "front":
+            pen.limb((0, 89), (0, 84.6), 2.6, 2.8, shade(skin, 0.82))
         pen.oval(0, 93, 5.3, 6.9, skin)
         for side in (1, -1):
             pen.oval(side * 5.2, 92.6, 0.9, 1.6, shade(skin, 0.9))
-            pen.oval(side * 2.1, 93.6, 0.75, 0.55, (46, 36, 34))
+    if view == "front":
+        for side in (1, -1):
+            pen.oval(side * 2.1, 93.6, 0.75, 0.55, eye)
             pen.line([(side * 1.2, 95.1), (side * 3.1, 95.2)], 0.5, mix(hair, skin, 0.3))
         pen.line([(0, 93), (0.3, 91.2)], 0.7, shade(skin, 0.84))
-        pen.line([(-1.6, 89), (1.6, 89)], 0.6, mix(shade(skin, 0.7), (170, 60, 60), 0.4))
+        pen.line([(-1.6, 89), (1.6, 89)], 0.6, mouth)
         if who.hair != "bald":
             pen.oval(0, 95.2, 5.8, 5.2, hair, (186, 336))
             for side in (1, -1):
                 pen.limb((side * 5.1, 96.5), (side * 5.1, 94.2), 0.8, 0.6, hair)
-            if who.hair == "long":
-                for side in (1, -1):
+                if who.hair == "long":
                     pen.limb((side * 5, 96), (side * 5.4, 85), 1.3, 1.1, hair)
-            if who.hair == "bun":
-                pen.oval(0, 101, 2.6, 2.2, hair)
-    elif view == "back":
-        pen.oval(0, 93, 5.3, 6.9, skin)
-        for side in (1, -1):
-            pen.oval(side * 5.2, 92.6, 0.9, 1.6, shade(skin, 0.9))
-        if who.hair != "bald":
-            pen.oval(0, 94.2, 5.8, 6.2, hair)
-            pen.oval(0, 91.5, 4.9, 4.4, hair)
-            if who.hair == "long":
-                pen.polygon([(-5.6, 94), (5.6, 94), (6.6, 80), (4, 77.5), (-4, 77.5), (-6.6, 80)], hair)
-                for x in (-2.5, 1, 3.5):
-                    pen.line([(x, 92), (x * 1.1, 79)], 0.5, shade(hair, 1.25))
-            if who.hair == "bun":
-                pen.oval(0, 97, 3.1, 2.8, shade(hair, 1.2))
-    else:
-        pen.limb((-0.9, 89), (-1.2, 84), 2.5, 2.9, shade(skin, 0.85))
-        pen.oval(0, 93, 5.9, 6.9, skin)
-        pen.polygon([(4.9, 94.5), (7.3, 91.6), (5.2, 90.6)], skin)
-        pen.oval(3.6, 94, 0.6, 0.7, (46, 36, 34))
-        pen.line([(3.9, 89), (5.3, 89.1)], 0.6, mix(shade(skin, 0.7), (170, 60, 60), 0.4))
-        if who.hair != "bald":
-            pen.oval(-0.6, 95, 6.1, 5.5, hair, (175, 345))
-            pen.oval(-2.9, 93.6, 3.6, 5, hair)
-            if who.hair == "long":
-                pen.polygon([(-6.3, 95), (-1, 95), (-1.4, 83), (-3, 78.5), (-7, 79), (-7.3, 86)], hair)
-            if who.hair == "bun":
-                pen.oval(-6.6, 96.5, 2.7, 2.6, hair)
-        pen.oval(-0.5, 92.4, 1, 1.6, shade(skin, 0.86))
+        if who.hair == "bun":
+            pen.oval(0, 101, 2.6, 2.2, hair)
+    elif view == "back" and who.hair != "bald":
+        pen.oval(0, 94.2, 5.8, 6.2, hair)
+        pen.oval(0, 91.5, 4.9, 4.4, hair)
+        if who.hair == "long":
+            pen.polygon([(-5.6, 94), (5.6, 94), (6.6, 80), (4, 77.5), (-4, 77.5), (-6.6, 80)], hair)
+            for x in (-2.5, 1, 3.5):
+                pen.line([(x, 92), (x * 1.1, 79)], 0.5, shade(hair, 1.25))
+        if who.hair == "bun":
+            pen.oval(0, 97, 3.1, 2.8, shade(hair, 1.2))
     sideways = view == "side"
     if who.hat == "beanie":
         pen.oval(-0.4 if sideways else 0, 95.4, 6.3, 6.2, hat, (180, 360))

@@ -11,14 +11,12 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +24,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmtlib import InputError
-from mmtlib.files import locked, write_atomic
+from mmtlib.files import locked, read_json, write_atomic, write_json
 from mmtlib.processes import process_pool, usable_cores
-from mmtlib.world.knobs import DEFAULT_GAP, DOMAINS, SCALES
-from mmtlib.world.population import OCCLUDERS, VIEWS
-from mmtlib.world.worlds import World, junk, picture, pictures, render, shot_of, world
-
-__all__ = ["DOMAINS", "OCCLUDERS", "SCALES", "VIEWS", "World", "contact_sheet", "generate", "render", "world"]
+from mmtlib.world.knobs import DEFAULT_GAP
+from mmtlib.world.worlds import World, junk, picture, pictures, shot_of, world
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -55,26 +50,16 @@ def _chunk(place: World, root: str, members: tuple[tuple[str, int], ...], part: 
             frame = number * 200 + k
             path = f"{FOLDERS[split]}/{pid_text}_c{drawn.camera + 1}s1_{frame:06d}_{index % 1000:02d}.jpg"
             _save(Path(root) / path, pixels)
-            facts = {**vars(who), **vars(drawn)}
-            colours = facts.pop("rgb")
-            row = {"path": path, "split": split, "pid": pid, "identity": identity, "camid": drawn.camera}
-            row |= {"junk": int(kind == "junk"), "occluded": occluded}
-            row |= {
-                name: facts[name] for name in facts if name not in ("identity", "camera", "other", "place")
-            }
-            rows.append(
-                row | {f"{piece}_rgb": "#{:02x}{:02x}{:02x}".format(*rgb) for piece, rgb in colours.items()}
-            )
-    write_atomic(Path(root) / part, _csv(rows))
-    return part
-
-
-def _csv(rows: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+            facts = {"path": path, "split": split, "pid": pid, "identity": identity, "camid": drawn.camera}
+            facts |= {"junk": int(kind == "junk"), "occluded": occluded, **vars(who), **vars(drawn)}
+            facts |= {f"{piece}_rgb": "#{:02x}{:02x}{:02x}".format(*rgb) for piece, rgb in who.rgb.items()}
+            rows.append(facts)
+    text, told = io.StringIO(), [name for name in rows[0] if name not in ("rgb", "camera", "other", "place")]
+    writer = csv.DictWriter(text, told, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    write_atomic(Path(root) / part, text.getvalue())
+    return part
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
@@ -98,9 +83,8 @@ def folder_name(place: World, gap: float | None = None, **knobs: float) -> str:
     return "-".join(parts)
 
 
-def generate(domain: str, root: str | Path = "data/pedestrians", *, seed: int = 0, size: tuple[int, int] = (64, 32),
-             scale: str = "small", gap: float | None = None, workers: int | None = None, progress: bool = True,
-             **knobs: float) -> Path:  # fmt: skip
+def generate(domain: str, root: str | Path, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale: str = "small",
+             gap: float | None = None, workers: int | None = None, **knobs: float) -> Path:  # fmt: skip
     """Write a domain to disk, unless it is there already; an interrupted one goes on where it stopped.
 
     The folder holds `bounding_box_train/`, `query/` and `bounding_box_test/` with Market-1501's file names, the truth
@@ -112,12 +96,10 @@ def generate(domain: str, root: str | Path = "data/pedestrians", *, seed: int = 
     Args:
         domain: "plaza", "station" or "city".
         root: Folder of the worlds.
-        seed: Of the world.
         size: Height and width of the images.
-        scale: "tiny" (smoke tests), "small" or "market" (as many images as the real data sets).
+        scale: "tiny" (smoke tests), "small" or "market" (as many images as the real data sets), or a file of one's own.
         gap: Distance from the neutral world, 0 to 1.5; None is the domain's own (`knobs.DEFAULT_GAP`).
         workers: Processes; None takes all cores, or this process alone where little is to be drawn.
-        progress: Show a bar on a terminal.
         knobs: Single dials of `knobs.Knobs`, e.g. lookalikes=0.5.
 
     Returns:
@@ -130,20 +112,18 @@ def generate(domain: str, root: str | Path = "data/pedestrians", *, seed: int = 
         raise InputError(f"workers={workers!r} must be at least 1, or None for all cores")
     place = world(domain, seed=seed, size=size, scale=scale, gap=gap, **knobs)
     folder = Path(root) / folder_name(place, gap, **knobs)
-    record = place.record()
-    if _finished(folder, record):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if not _finished(folder, record):
-            _draw_all(place, folder, record, workers, progress)
+    if not _finished(folder, place):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f"{folder.name}.lock")):
+            if not _finished(folder, place):
+                _draw_all(place, folder, workers)
     return folder
 
 
-def _finished(folder: Path, record: dict) -> bool:
+def _finished(folder: Path, place: World) -> bool:
     try:
-        return json.loads((folder / "world.json").read_text(encoding="utf-8")).get("world") == record
-    except (FileNotFoundError, ValueError):
+        return read_json(folder / "world.json").get("world") == place.record()
+    except (FileNotFoundError, InputError):
         return False
 
 
@@ -152,16 +132,15 @@ def _clear(folder: Path) -> None:
     ours = (folder / "world.json").exists() or any(folder.glob(".parts-*"))
     if not ours and folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds files that are not an embedded world; choose another root folder")
-    for path in [folder / "attributes.csv", *(folder / name for name in FOLDERS.values()), *folder.glob(".parts-*"),
-                 folder / "world.json"]:  # fmt: skip
+    old = [folder / name for name in ("attributes.csv", *FOLDERS.values())]
+    for path in [*old, *folder.glob(".parts-*"), folder / "world.json"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _draw_all(place: World, folder: Path, record: dict, workers: int | None, progress: bool) -> None:
+def _draw_all(place: World, folder: Path, workers: int | None) -> None:
     """Draw what is missing, chunk by chunk; then gather the truth and set the finished marker."""
-    census = place.census
-    mark = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-    parts = folder / f".parts-{mark}"
+    census, record = place.census, place.record()
+    parts = folder / f".parts-{hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]}"
     if not parts.exists():
         _clear(folder)
     for name in (parts.name, *FOLDERS.values()):
@@ -171,92 +150,33 @@ def _draw_all(place: World, folder: Path, record: dict, workers: int | None, pro
     step = 4 if place.scale == "market" else 16
     chunks = {f"{parts.name}/{i:05d}.csv": tuple(members[i : i + step]) for i in range(0, len(members), step)}
     todo = {part: chunk for part, chunk in chunks.items() if not (folder / part).exists()}
-    with _bar(len(members), len(members) - sum(map(len, todo.values())), folder.name, progress) as advance:
-        _run(place, str(folder), todo, workers, advance)
+    done = len(members) - sum(map(len, todo.values()))
+    look = {"desc": f"drawing {folder.name}", "unit": "id", "disable": not sys.stderr.isatty()}
+    with tqdm(total=len(members), initial=done, **look) as bar:
+        for part in _drawn(place, str(folder), todo, workers):
+            bar.update(len(chunks[part]))
     texts = [(folder / part).read_text(encoding="utf-8").split("\n", 1) for part in chunks]
     write_atomic(folder / "attributes.csv", "\n".join([texts[0][0], "".join(body for _, body in texts)]))
-    for name in ("", *FOLDERS.values()):
-        for leftover in (folder / name).glob(".*.tmp"):  # of a process that was killed
-            leftover.unlink()
+    for leftover in folder.rglob(".*.tmp"):  # of a process that was killed
+        leftover.unlink()
     counts = {split: sum(1 for _ in (folder / name).glob("*.jpg")) for split, name in FOLDERS.items()}
-    write_atomic(
-        folder / "world.json",
-        json.dumps({"world": record, "images": counts, "finished": True}, indent=1) + "\n",
-    )
+    write_json(folder / "world.json", {"world": record, "images": counts, "finished": True})
     shutil.rmtree(parts)
 
 
-def _run(
-    place: World, folder: str, todo: dict, workers: int | None, advance: Callable[[int], object]
-) -> None:
-    """Draw chunks in this process or in several."""
+def _drawn(place: World, folder: str, todo: dict[str, tuple], workers: int | None) -> Iterator[str]:
+    """Draw chunks in this process or in several; the names of those that are done."""
     pending = dict(todo)
     if workers is None:  # a pool takes longer to start than a few chunks to draw
         workers = usable_cores() if len(todo) >= 8 else 1
-    workers = min(workers, len(todo))
-    if workers > 1:
+    if min(workers, len(todo)) > 1:
         try:
-            with process_pool(workers) as pool:
+            with process_pool(min(workers, len(todo))) as pool:
                 jobs = [pool.submit(_chunk, place, folder, chunk, part) for part, chunk in todo.items()]
                 for job in as_completed(jobs):
-                    advance(len(pending.pop(job.result())))
+                    del pending[job.result()]
+                    yield job.result()
         except BrokenProcessPool:
             warnings.warn("the drawing processes died; going on in this one", stacklevel=2)
     for part, chunk in pending.items():
-        _chunk(place, folder, chunk, part)
-        advance(len(chunk))
-
-
-@contextmanager
-def _bar(total: int, done: int, name: str, progress: bool) -> Iterator[Callable[[int], object]]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    hidden = not (progress and sys.stderr.isatty())
-    text = f"drawing {name}"
-    with tqdm(total=total, initial=done, desc=text, unit="id", file=sys.stderr, disable=hidden) as bar:
-        yield bar.update
-
-
-def contact_sheet(
-    folder: str | Path, rows: int = 8, split: str = "train", *, first: int = 0, margin: int = 2
-) -> Image.Image:
-    """Show one image per identity (row) and camera (column), those seen by most cameras first.
-
-    Args:
-        folder: A generated world, or any data set with Market-1501's names.
-        rows: Number of identities.
-        split: "train", "query" or "gallery".
-        first: How many identities to skip.
-        margin: Pixels between images.
-
-    Returns:
-        An RGB image, grey where a camera did not see the identity.
-
-    Raises:
-        InputError: An unknown split, or a folder without images.
-    """
-    if split not in FOLDERS:
-        raise InputError(f"unknown split {split!r}; expected {', '.join(FOLDERS)}")
-    shown: dict[int, dict[int, Path]] = {}
-    for path in sorted((Path(folder) / FOLDERS[split]).glob("*.jpg")):
-        name = re.match(r"(\d+)_c(\d+)", path.name)
-        if name and int(name[1]) > 0:
-            shown.setdefault(int(name[1]), {}).setdefault(int(name[2]), path)
-    if len(shown) <= first:
-        where = Path(folder) / FOLDERS[split]
-        raise InputError(
-            f"{len(shown)} people in {where}; expected over {first}, with names like 0002_c1s1_000451_03.jpg"
-        )
-    columns = sorted({camera for cameras in shown.values() for camera in cameras})
-    pids = sorted(shown, key=lambda pid: (-len(shown[pid]), pid))[first : first + rows]
-    width, height = Image.open(next(iter(shown[pids[0]].values()))).size
-    sheet = Image.new(
-        "RGB",
-        (len(columns) * (width + margin) + margin, len(pids) * (height + margin) + margin),
-        (255, 255, 255),
-    )
-    for row, pid in enumerate(pids):
-        for column, camera in enumerate(columns):
-            at = margin + column * (width + margin), margin + row * (height + margin)
-            tile = Image.open(shown[pid][camera]).resize((width, height)) if camera in shown[pid] else None
-            sheet.paste(tile or (222, 222, 222), (*at, at[0] + width, at[1] + height))
-    return sheet
+        yield _chunk(place, folder, chunk, part)

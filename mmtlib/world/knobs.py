@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from mmtlib import InputError
 
@@ -18,55 +17,34 @@ DEFAULT_GAP = {"plaza": 0.35, "station": 0.65, "city": 0.75}
 
 @dataclass(frozen=True)
 class Knobs:
-    """Every dial of a domain. Photometry is per camera (u is spread evenly over -1..1 across the cameras).
+    """Every dial of a domain; `gap` says how far it lies from the neutral daylight world, and the others follow it.
 
-    Attributes:
-        gap: How far the domain lies from the neutral daylight world, 0 to 1 and beyond; the other dials follow it.
-        lookalikes: Share of identities that wear most of the garments of one other identity (false merges).
-        gain: Half range of the red and blue gains, 1 ± gain (green: 0.6 of it, as white balance drifts warm to cold).
-        tint: Gain shared by all cameras: red × (1 + tint), blue × (1 - tint); positive is warm.
-        light, light_shift: Camera brightness 1 + light_shift ± light.
-        gamma: Camera gamma exp(± gamma).
-        contrast: Camera contrast between 1 - 2 × contrast and 1.
-        fading: Camera colour saturation between 1 - fading and 1.
-        blur: Largest camera blur, in pixels of an image 64 high.
-        noise: Largest sensor noise, in grey levels.
-        coarseness: Lost resolution of the coarsest camera (0.5: half the pixels a side).
-        view_mix: 0: every camera sees people from all sides; 1: each has its own favourite side.
-        occlusion: Share of images with an occluder.
-        image_light: Half range of the brightness from image to image.
-        hour_light: Brightness exp(± hour_light) of all images of one passage (one person before one camera).
-        hour_warmth: Warmth ± hour_warmth of its light: red × (1 + warmth), blue × (1 - warmth).
-        shadows: Share of images with a shadow across a part of them.
-        crop_jitter: Looseness of the detector's box, 1 = up to 8 % of its width and 4 % of its height.
-        cloth_fading, cloth_darkness: Share of colour / of light that garments lose.
-        neutrals: Share of black, grey, white, beige, brown, navy garments.
-        winter: Share of people in jackets, coats and trousers, not in T-shirts, shorts and skirts.
+    Photometry is per camera: u is spread evenly over -1..1 across the cameras.
     """
 
-    gap: float = 0.0
-    lookalikes: float = 0.1
-    gain: float = 0.03
-    tint: float = 0.0
-    light: float = 0.05
+    gap: float = 0.0  # 0 to 1 and beyond
+    lookalikes: float = 0.1  # share of identities that wear most garments of one other (false merges)
+    gain: float = 0.03  # half range of the red and blue gains, 1 ± gain (green: 0.6 of it)
+    tint: float = 0.0  # gain shared by all cameras: red × (1 + tint), blue × (1 - tint); positive is warm
+    light: float = 0.05  # camera brightness 1 + light_shift ± light
     light_shift: float = 0.0
-    gamma: float = 0.04
-    contrast: float = 0.02
-    fading: float = 0.05
-    blur: float = 0.2
-    noise: float = 2.5
-    coarseness: float = 0.08
-    view_mix: float = 0.35
-    occlusion: float = 0.08
-    image_light: float = 0.08
-    hour_light: float = 0.05
-    hour_warmth: float = 0.03
-    shadows: float = 0.05
-    crop_jitter: float = 0.6
-    cloth_fading: float = 0.0
-    cloth_darkness: float = 0.0
-    neutrals: float = 0.35
-    winter: float = 0.25
+    gamma: float = 0.04  # camera gamma exp(± gamma)
+    contrast: float = 0.02  # camera contrast between 1 - 2 × contrast and 1
+    fading: float = 0.05  # camera colour saturation between 1 - fading and 1
+    blur: float = 0.2  # largest camera blur, in pixels of an image 64 high
+    noise: float = 2.5  # largest sensor noise, in grey levels
+    coarseness: float = 0.08  # lost resolution of the coarsest camera (0.5: half the pixels a side)
+    view_mix: float = 0.35  # 0: every camera sees people from all sides; 1: each has its own favourite side
+    occlusion: float = 0.08  # share of images with an occluder
+    image_light: float = 0.08  # half range of the brightness from image to image
+    hour_light: float = 0.05  # brightness exp(± hour_light) of one passage: one person before one camera
+    hour_warmth: float = 0.03  # warmth ± hour_warmth of its light: red × (1 + warmth), blue × (1 - warmth)
+    shadows: float = 0.05  # share of images with a shadow across a part of them
+    crop_jitter: float = 0.6  # looseness of the detector's box, 1 = 8 % of its width, 4 % of its height
+    cloth_fading: float = 0.0  # share of colour that garments lose
+    cloth_darkness: float = 0.0  # share of light that they lose
+    neutrals: float = 0.35  # share of black, grey, white, beige, brown, navy garments
+    winter: float = 0.25  # share of people in jackets, coats and trousers, not in T-shirts, shorts and skirts
 
 
 # What gap = 1 makes of the neutral dials, in each domain's own direction: what its cameras do to light, colour and
@@ -110,16 +88,8 @@ SCALES: dict[str, dict[str, Census]] = {
 }  # fmt: skip
 
 
-class Scale(NamedTuple):
-    """What a scale makes of one domain: its name (for folders), its census, and dials that depart from the domain's."""
-
-    name: str
-    census: Census
-    dials: dict[str, float]  # `gap` among them, if the scale sets it
-
-
-def domain_scale(scale: str, domain: str) -> Scale:
-    """A scale by its name, or by a file of one's own.
+def domain_scale(scale: str, domain: str) -> tuple[str, Census, dict[str, float]]:
+    """What a scale makes of a domain: its name (for folders), its census, and dials that depart from the domain's.
 
     Args:
         scale: One of `SCALES`, or a JSON file such as
@@ -130,58 +100,48 @@ def domain_scale(scale: str, domain: str) -> Scale:
     Raises:
         InputError: Unknown scale, a file that is no such JSON, or a census that cannot be served.
     """
+    if scale in SCALES:
+        return scale, SCALES[scale][domain], {}
     if not scale.endswith(".json"):
-        if scale not in SCALES:
-            raise InputError(
-                f"unknown scale {scale!r}; the embedded world has {', '.join(SCALES)}, or give a .json file"
-            )
-        return Scale(scale, SCALES[scale][domain], {})
+        known = ", ".join(SCALES)
+        raise InputError(f"unknown scale {scale!r}; the embedded world has {known}, or give a .json file")
     try:
-        text = Path(scale).read_text(encoding="utf-8")
-        given = json.loads(text)
+        given = json.loads(Path(scale).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"scale {scale}: expected a JSON file with a census per domain ({error})") from error
-    parts = given.get(domain, {}) if isinstance(given, dict) else None
-    if not isinstance(parts, dict) or set(given) - set(DOMAINS) or set(parts) - {"census", "dials"}:
+    own = given.get(domain, {}) if isinstance(given, dict) else None
+    if not isinstance(own, dict) or set(given) - set(DOMAINS) or set(own) - {"census", "dials"}:
+        found = json.dumps(given)[:80]
         raise InputError(
-            f"scale {scale}: expected domains ({', '.join(DOMAINS)}) with `census` and `dials`; found {text[:80]!r}"
+            f"scale {scale}: expected domains ({', '.join(DOMAINS)}) with `census` and `dials`; found {found}"
         )
-    changes, dials = parts.get("census", {}), parts.get("dials", {})
+    changes, dials = own.get("census", {}), own.get("dials", {})
     if not (isinstance(changes, dict) and isinstance(dials, dict)) or set(changes) - set(Census._fields):
         raise InputError(
             f"scale {scale}, {domain}: a census has the fields {', '.join(Census._fields)}; found {changes!r}"
         )
-    name = f"{Path(scale).stem}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"
+    name = f"{Path(scale).stem}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
-    return Scale(
-        name, _checked(SCALES["small"][domain]._replace(**changes), f"scale {scale}, {domain}"), dials
-    )
-
-
-def _checked(census: Census, where: str) -> Census:
-    """A census that can be drawn and scored, or a refusal."""
-
-    def whole(value: object, least: int) -> bool:
-        return type(value) is int and value >= least
-
-    needs = {
-        "train_ids, test_ids": whole(census.train_ids, 2) and whole(census.test_ids, 2),
-        "distractor_ids, junk": whole(census.distractor_ids, 0) and whole(census.junk, 0),
-        "cameras": whole(census.cameras, 2),
-        "seen": isinstance(census.seen, tuple)
-        and len(census.seen) == 2
-        and all(whole(n, 2) for n in census.seen),
-        "most": whole(census.most, 1),
-        "decay": isinstance(census.decay, (int, float)) and 0 < census.decay <= 2,
-    }
-    if all(needs.values()):
-        needs["seen"] = census.seen[0] <= census.seen[1] <= census.cameras
-    if wrong := [name for name, fine in needs.items() if not fine]:
+    census = SCALES["small"][domain]._replace(**changes)
+    if wrong := _unservable(census):
         raise InputError(
-            f"{where}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at least 2 "
-            "identities to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at most 2)"
+            f"scale {scale}, {domain}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at "
+            "least 2 identities to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at "
+            "most 2)"
         )
-    return census
+    return name, census, dials
+
+
+def _unservable(census: Census) -> list[str]:
+    """The fields of a census that cannot be drawn and scored."""
+    least = {"train_ids": 2, "test_ids": 2, "distractor_ids": 0, "junk": 0, "cameras": 2, "most": 1}
+    wrong = [name for name, low in least.items() if type(n := getattr(census, name)) is not int or n < low]
+    seen = [n for n in census.seen if type(n) is int] if isinstance(census.seen, tuple) else []
+    if len(seen) != 2 or "cameras" not in wrong and not 2 <= seen[0] <= seen[1] <= census.cameras:
+        wrong.append("seen")
+    if not (isinstance(census.decay, (int, float)) and 0 < census.decay <= 2):
+        wrong.append("decay")
+    return wrong
 
 
 def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> Knobs:
@@ -192,20 +152,14 @@ def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> K
     """
     if domain not in DOMAINS:
         raise InputError(f"unknown domain {domain!r}; the embedded world has {', '.join(DOMAINS)}")
-    gap = DEFAULT_GAP[domain] if gap is None else gap
-    names = {field.name for field in fields(Knobs)}
-    for name, value in {"gap": gap, **overrides}.items():
-        if name not in names:
-            raise InputError(f"unknown knob {name!r}; the knobs are {', '.join(sorted(names))}")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
-        if (
-            not number
-            or (value < 0 and name not in ("tint", "light_shift"))
-            or (name == "gap" and value > 1.5)
-        ):
+    given = {"gap": DEFAULT_GAP[domain] if gap is None else gap, **overrides}
+    neutral = asdict(Knobs())
+    for name, value in given.items():
+        if name not in neutral:
+            raise InputError(f"unknown knob {name!r}; the knobs are {', '.join(sorted(neutral))}")
+        low, high = -inf if name in ("tint", "light_shift") else 0, 1.5 if name == "gap" else inf
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and isfinite(value) and low <= value <= high):
             raise InputError(f"{name}={value!r} must be a number of at least 0 (gap: at most 1.5)")
-    start = Knobs()
-    moved = {
-        name: getattr(start, name) + gap * (far - getattr(start, name)) for name, far in FAR[domain].items()
-    }
-    return replace(start, **{**moved, "gap": float(gap), **{name: float(v) for name, v in overrides.items()}})
+    moved = {name: neutral[name] + given["gap"] * (far - neutral[name]) for name, far in FAR[domain].items()}
+    return Knobs(**{**neutral, **moved, **{name: float(value) for name, value in given.items()}})

@@ -10,14 +10,13 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mmtlib.world.drawing import Pen
 from mmtlib.world.knobs import Knobs
-from mmtlib.world.population import CAMERA, IMAGE, Person, Shot, generator
+from mmtlib.world.population import CAMERA, IMAGE, Person, Shot, generator, rounded
 from mmtlib.world.scenery import draw_occluder, panorama
 from mmtlib.world.walking import draw_person
 
 # Whole-number normal noise: quantiles of N(0, 1) x 256 at 1/512, 3/512, ... (an integer table is the same everywhere).
-_QUANTILES = (
-    np.sort(np.random.Generator(np.random.PCG64(0)).standard_normal(256 * 64)).reshape(256, 64).mean(1)
-)
+_DRAWS = np.random.Generator(np.random.PCG64(0)).standard_normal(256 * 64)
+_QUANTILES = np.sort(_DRAWS).reshape(256, 64).mean(1)
 NOISE = np.rint(_QUANTILES * 256).astype(np.int32)
 
 
@@ -39,13 +38,13 @@ class Camera:
     sun: float  # where the light comes from: -1 left, 1 right
 
 
+@lru_cache(maxsize=64)
 def cameras(domain: str, count: int, seed: int, knobs: Knobs) -> tuple[Camera, ...]:
     """The cameras of a domain. Each dial is spread evenly over the cameras, in an order of its own: worlds of
     different seeds then differ less in difficulty than independent draws would make them."""
     rng = generator(seed, domain, CAMERA, count)
-    rows = []
+    ladder, rows = np.linspace(-1, 1, count), []
     for _ in range(12):
-        ladder = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
         rows.append(np.clip(ladder[rng.permutation(count)] + (rng.random(count) - 0.5) * 0.6 / count, -1, 1))
     u = np.array(rows).T  # (cameras, 12)
     favourites = np.array([rng.dirichlet(np.full(4, 0.6)) for _ in range(count)])
@@ -54,84 +53,73 @@ def cameras(domain: str, count: int, seed: int, knobs: Knobs) -> tuple[Camera, .
     for i, (row, share) in enumerate(zip(u, views)):
         gain = 1 + knobs.gain * row[:3] * np.array([1.0, 0.6, 1.0]) + knobs.tint * np.array([1.0, 0.15, -1.0])
         half = (row + 1) / 2
-        made.append(Camera(i, tuple(gain.round(4).tolist()), _r(max(0.2, 1 + knobs.light_shift + knobs.light * row[3])),
-                           _r(np.exp(knobs.gamma * row[4])), _r(1 - 2 * knobs.contrast * half[5]),
-                           _r(1 - knobs.fading * half[6]), _r(knobs.blur * half[7]), _r(knobs.noise * half[8]),
-                           _r(1 - min(0.8, knobs.coarseness) * half[9] * half[9]), tuple(share.round(4).tolist()),
-                           _r(0.42 + 0.09 * row[10]), 1.0 if row[11] > 0 else -1.0))  # fmt: skip
+        light, lost = (
+            1 + knobs.light_shift + knobs.light * row[3],
+            min(0.8, knobs.coarseness) * half[9] * half[9],
+        )
+        look = (max(0.2, light), np.exp(knobs.gamma * row[4]), 1 - 2 * knobs.contrast * half[5],
+                1 - knobs.fading * half[6], knobs.blur * half[7], knobs.noise * half[8], 1 - lost)  # fmt: skip
+        place = rounded(0.42 + 0.09 * row[10]), 1.0 if row[11] > 0 else -1.0
+        channels, sides = tuple(gain.round(4).tolist()), tuple(share.round(4).tolist())
+        made.append(Camera(i, channels, *map(rounded, look), sides, *place))
     return tuple(made)
-
-
-def _r(value: float) -> float:
-    return round(float(value), 4)
 
 
 @lru_cache(maxsize=8)
 def _shadows(canvas: int, sun: float) -> tuple[Image.Image, Image.Image]:
     """Masks of the shadow a figure throws on the ground, away from the light, and of the one right under a foot."""
     u = canvas / 112
-    cast, contact = (
-        Image.new("L", (round(120 * u), round(30 * u))),
-        Image.new("L", (round(22 * u), round(10 * u))),
-    )
+    cast = Image.new("L", (round(120 * u), round(30 * u)))
     brush, cx, cy = ImageDraw.Draw(cast), cast.width // 2, round(cast.height * 0.7)
     far = cx - round(sun * 48 * u)
     brush.polygon([(cx - round(8 * u), cy), (cx + round(8 * u), cy), (far + round(5 * u), round(6 * u)),
                    (far - round(5 * u), round(6 * u))], fill=88)  # fmt: skip
     brush.ellipse((far - round(7 * u), round(3 * u), far + round(7 * u), round(8 * u)), fill=88)
     brush.ellipse((cx - round(15 * u), cy - round(4 * u), cx + round(15 * u), cy + round(4 * u)), fill=105)
-    brush, cx, cy = ImageDraw.Draw(contact), contact.width // 2, round(contact.height * 0.7)
-    brush.ellipse(
-        (cx - round(6.5 * u), cy - round(1.8 * u), cx + round(6.5 * u), cy + round(1.8 * u)), fill=170
-    )
+    contact = Image.new("L", (round(22 * u), round(10 * u)))
+    cx, cy, wide, high = contact.width // 2, round(contact.height * 0.7), round(6.5 * u), round(1.8 * u)
+    ImageDraw.Draw(contact).ellipse((cx - wide, cy - high, cx + wide, cy + high), fill=170)
     return cast.filter(ImageFilter.GaussianBlur(1.7 * u)), contact.filter(ImageFilter.GaussianBlur(1.1 * u))
 
 
-def oversampling(height: int) -> int:
-    """How many canvas pixels a side make one pixel of the picture."""
-    return 4 if height <= 128 else 3
-
-
 def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, int], seed: int, index: int,
-         other: Person | None, *, expose: bool = True) -> tuple[np.ndarray, float]:  # fmt: skip
+         other: Person | None, expose: bool) -> tuple[np.ndarray, float]:  # fmt: skip
     """Take one picture.
 
     Args:
         domain: Whose place is behind.
-        who: The person; `other` is the passer-by in front when the shot's occluder is a pedestrian.
+        who: The person.
         shot: Pose, view, crop and occluder.
         camera: Which place, and the response to light.
         size: Height and width of the picture.
         seed: Of the world.
         index: Number of the picture among those of this person and camera (keys its noise).
-        other: See `who`.
+        other: The passer-by in front when the shot's occluder is a pedestrian.
         expose: False leaves out all the camera does to light, detail and noise.
 
     Returns:
         The picture, uint8 (height, width, 3), and the share of the figure that is hidden.
     """
     height, width = size
-    factor = oversampling(height)
+    factor = 4 if height <= 128 else 3  # canvas pixels a side that make one pixel of the picture
     h, w = height * factor, width * factor
     back = panorama(domain, camera.index, camera.horizon, seed, w, h)
     left, top = round(shot.place * (back.width - w)), round((0.5 + 5 * shot.crop_y) * (h // 8))
-    image = back.crop((left, min(max(top, 0), h // 8), left + w, min(max(top, 0), h // 8) + h))
+    top = min(max(top, 0), h // 8)
+    image = back.crop((left, top, left + w, top + h))
     unit = h / 114 * shot.crop_scale * who.height
     x, ground = w * (0.5 + shot.crop_x), h * (0.955 + shot.crop_y) + 0.5 * (shot.crop_scale - 1) * h
     canvas = Image.new("RGBA", (w, h))
     pen = Pen(canvas, x, ground, unit)
     draw_person(pen, who, shot.view, shot.phase)
     cast, contact = _shadows(h, camera.sun)
-    for mask, (px, py) in (
-        (cast, pen.at(0, 1.5)),
-        *((contact, (round(x + fx * unit), round(ground - fy * unit))) for fx, fy in pen.feet),
-    ):
+    feet = [(contact, (round(x + fx * unit), round(ground - fy * unit))) for fx, fy in pen.feet]
+    for mask, (px, py) in [(cast, pen.at(0, 1.5)), *feet]:
         image.paste((22, 22, 32), (px - mask.width // 2, py - round(mask.height * 0.7)), mask)
     alpha = canvas.getchannel("A")
     image.paste(canvas, (0, 0), alpha)
     body = alpha.reduce(factor)
-    small = _model(image.reduce(factor), body, camera.sun, height)
-    hidden = 0.0
+    small, hidden = _model(image.reduce(factor), body, camera.sun, height), 0.0
     if shot.occluder != "none":
         cover = Image.new("RGBA", (w, h))
         pen = Pen(cover, w * shot.occluder_x, ground + 3 * unit, h / 112)
@@ -140,24 +128,19 @@ def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, 
             draw_person(pen, other, "back" if shot.view == "front" else "front", 1 - shot.phase)
         else:
             draw_occluder(pen, shot.occluder, shot.other)
-        front = cover.getchannel("A").reduce(factor)
         flat = Image.new("RGB", (w, h))
         flat.paste(cover, (0, 0), cover.getchannel("A"))
+        veil = np.asarray(cover.getchannel("A").reduce(factor)).astype(np.int32)
         # `flat` is premultiplied by its edge: add what shines through of the picture behind
-        over, veil = (
-            np.asarray(flat.reduce(factor)).astype(np.int32),
-            np.asarray(front).astype(np.int32)[:, :, None],
-        )
-        small = Image.fromarray(
-            np.minimum(over + np.asarray(small) * (255 - veil) // 255, 255).astype(np.uint8)
-        )
+        through = np.asarray(small) * (255 - veil[:, :, None]) // 255
+        over = np.minimum(np.asarray(flat.reduce(factor)).astype(np.int32) + through, 255)
+        small = Image.fromarray(over.astype(np.uint8))
         seen = np.asarray(body).astype(np.int64)
-        hidden = float((seen * (veil[:, :, 0] > 127)).sum() / max(1, seen.sum()))
-    rng = generator(seed, domain, IMAGE, who.identity, camera.index, index, 1)
+        hidden = float((seen * (veil > 127)).sum() / max(1, seen.sum()))
     if not expose:
         return np.asarray(small), round(hidden, 3)
-    pixels = expose_to(_shaded(small, shot), camera, shot.light, shot.warmth, rng)
-    return pixels, round(hidden, 3)
+    rng = generator(seed, domain, IMAGE, who.identity, camera.index, index, 1)
+    return _exposed(_shaded(small, shot), camera, shot, rng), round(hidden, 3)
 
 
 def _shaded(image: Image.Image, shot: Shot) -> Image.Image:
@@ -183,28 +166,13 @@ def _model(image: Image.Image, body: Image.Image, sun: float, height: int) -> Im
     reach = max(1, height // 32)
     slope = np.zeros_like(soft)
     slope[:, reach:-reach] = soft[:, 2 * reach :] - soft[:, : -2 * reach]  # > 0 on the left edge
-    bump = (
-        np.clip(slope, -160, 160) * (-38 if sun > 0 else 38) // 160 * mask // 255
-        - (255 - soft) * mask // 255 // 16
-    )
+    side = np.clip(slope, -160, 160) * (-38 if sun > 0 else 38) // 160 * mask // 255
+    bump = side - (255 - soft) * mask // 255 // 16
     return Image.fromarray(np.clip(pixels * (128 + bump)[:, :, None] // 128, 0, 255).astype(np.uint8))
 
 
-def expose_to(
-    image: Image.Image, camera: Camera, light: float, warmth: float, rng: np.random.Generator
-) -> np.ndarray:
-    """What a camera makes of a scene: resolution, blur, colour, tone curve, noise.
-
-    Args:
-        image: The scene, RGB.
-        camera: Its response.
-        light: Brightness of this image, 1 = as drawn.
-        warmth: Of its light: red × (1 + warmth), blue × (1 - warmth).
-        rng: Source of the sensor noise.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
+def _exposed(image: Image.Image, camera: Camera, shot: Shot, rng: np.random.Generator) -> np.ndarray:
+    """What a camera makes of a scene, uint8 (height, width, 3): resolution, blur, colour, tone curve, noise."""
     width, height = image.size
     if camera.resolution < 0.97:
         smaller = max(4, round(width * camera.resolution)), max(8, round(height * camera.resolution))
@@ -215,7 +183,7 @@ def expose_to(
     keep = round(256 * camera.saturation)
     grey = (77 * pixels[:, :, :1] + 150 * pixels[:, :, 1:2] + 29 * pixels[:, :, 2:]) // 256
     pixels = np.clip((keep * pixels + (256 - keep) * grey) // 256, 0, 255)
-    tone = _tone(camera, round(light * 100), round(warmth * 100))
+    tone = _tone(camera, round(shot.light * 100), round(shot.warmth * 100))
     pixels = tone[np.arange(3), pixels]
     if camera.noise > 0:
         levels = rng.integers(0, 256, (height, width, 2), dtype=np.uint8)

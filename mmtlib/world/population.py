@@ -7,7 +7,8 @@ order and in any process, and a knob moved a little moves the world a little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -38,32 +39,13 @@ def generator(seed: int, domain: str, *key: int) -> np.random.Generator:
 IDENTITY, CAMERA, VISITS, IMAGE, PLACE, HOUR = range(1, 7)  # kinds of random streams
 
 
-@dataclass(frozen=True)
-class Person:
-    """One identity: what stays the same in all its pictures. Colours are names; `rgb` holds the painted values."""
+def rounded(value: float, digits: int = 4) -> float:
+    """A number as `world.json` and `attributes.csv` hold it."""
+    return round(float(value), digits)
 
-    identity: int
-    build: str
-    height: float
-    width: float
-    skin: str
-    hair: str
-    hair_colour: str
-    hat: str
-    hat_colour: str
-    upper: str
-    upper_colour: str
-    upper_colour2: str
-    upper_pattern: str
-    lower: str
-    lower_colour: str
-    lower_pattern: str
-    shoes: str
-    shoes_colour: str
-    bag: str
-    bag_colour: str
-    lookalike_of: int  # -1: of nobody
-    rgb: dict[str, tuple[int, int, int]]
+
+class Person(SimpleNamespace):
+    """One identity: what stays the same in all its pictures. Colours are names; `rgb` holds the painted values."""
 
 
 def _pick(u: float, choices: dict[str, float]) -> str:
@@ -94,10 +76,10 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
     cold = g[1] < knobs.winter
     upper = _pick(g[2], {"jacket": 4, "coat": 2, "hoodie": 2.5, "shirt": 1.5} if cold
                   else {"t-shirt": 5, "shirt": 2, "dress": 1.6, "hoodie": 0.8, "jacket": 0.6})  # fmt: skip
-    pattern = _pick(g[3], {"plain": 4, "stripes": 1.6, "checks": 1.2, "blocks": 1.2, "logo": 1.8})
-    if upper in ("jacket", "coat"):
-        pattern = _pick(g[3], {"plain": 5, "blocks": 1.5, "stripes": 1})
+    pattern = _pick(g[3], {"plain": 5, "blocks": 1.5, "stripes": 1} if upper in ("jacket", "coat")
+                    else {"plain": 4, "stripes": 1.6, "checks": 1.2, "blocks": 1.2, "logo": 1.8})  # fmt: skip
     lower = _pick(g[4], {"trousers": 8, "skirt": 1} if cold else {"trousers": 4, "shorts": 4, "skirt": 1.6})
+    lower = "none" if upper == "dress" else lower
     names = {
         "upper": _colour(g[5], g[6], knobs.neutrals),
         "upper2": _colour(g[7], g[8], knobs.neutrals),
@@ -106,29 +88,26 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         "bag": _colour(u[13], u[14], knobs.neutrals + 0.1),
         "hat": _colour(u[15], u[16], 0.5),
     }
-    for index, name in enumerate(("upper2", "lower")):  # two garments of one colour melt into each other
-        if names[name] == names["upper"]:
-            names[name] = ("white", "charcoal", "beige", "navy")[int(g[17 + index] * 4)]
-            if names[name] == names["upper"]:
-                names[name] = "silver"
+    for part, v in (("upper2", g[17]), ("lower", g[18])):  # two garments of one colour melt into each other
+        others = ("white", "charcoal", "beige", "navy")[int(v * 4)], "silver"
+        names[part] = next(name for name in (names[part], *others) if name != names["upper"])
     build = _pick(u[19], {"slim": 3, "average": 5, "broad": 2.5})
     width = {"slim": 0.86, "average": 1.0, "broad": 1.17}[build] + 0.05 * (u[20] - 0.5)
     skin = list(SKINS)[int(u[21] * 6)]
-    hair = _pick(u[22], {"short": 5, "long": 3, "bun": 1.2, "bald": 0.7})
     hair_colour = _pick(u[23], {"black": 3, "dark brown": 3, "brown": 2.4, "blond": 2, "red": 0.7, "grey": 1})
     hat = _pick(u[24], {"none": 7.5, "cap": 1.4, "beanie": 0.4 + 1.4 * knobs.winter, "brim hat": 0.6})
     bag = _pick(u[25], {"none": 4, "backpack": 3, "handbag": 1.4, "shoulder bag": 1.6})
     rgb = {"skin": SKINS[skin], "hair": HAIR_COLOURS[hair_colour]}
-    for index, (part, name) in enumerate(names.items()):
-        shift = (g if part in ("upper", "upper2", "lower") else u)[26 + 2 * index : 28 + 2 * index]
+    for k, (part, name) in enumerate(names.items()):
+        shift = (g if part in ("upper", "upper2", "lower") else u)[26 + 2 * k : 28 + 2 * k]
         rgb[part] = _dyed(COLOURS[name], shift, knobs)
     return Person(
         identity=identity,
         build=build,
-        height=round(float(0.93 + 0.1 * u[38]), 3),
-        width=round(float(width), 3),
+        height=rounded(0.93 + 0.1 * u[38], 3),
+        width=rounded(width, 3),
         skin=skin,
-        hair=hair,
+        hair=_pick(u[22], {"short": 5, "long": 3, "bun": 1.2, "bald": 0.7}),
         hair_colour=hair_colour,
         hat=hat,
         hat_colour="none" if hat == "none" else names["hat"],
@@ -136,14 +115,14 @@ def person(domain: str, identity: int, seed: int, knobs: Knobs) -> Person:
         upper_colour=names["upper"],
         upper_colour2=names["upper2"],
         upper_pattern=pattern,
-        lower="none" if upper == "dress" else lower,
-        lower_colour="none" if upper == "dress" else names["lower"],
-        lower_pattern="side stripe" if lower == "trousers" and upper != "dress" and g[39] < 0.15 else "plain",
+        lower=lower,
+        lower_colour="none" if lower == "none" else names["lower"],
+        lower_pattern="side stripe" if lower == "trousers" and g[39] < 0.15 else "plain",
         shoes="boots" if u[36] < 0.2 + 0.2 * knobs.winter else "trainers" if u[36] < 0.75 else "shoes",
         shoes_colour=names["shoes"],
         bag=bag,
         bag_colour="none" if bag == "none" else names["bag"],
-        lookalike_of=identity - 1 if twin else -1,
+        lookalike_of=identity - 1 if twin else -1,  # -1: of nobody
         rgb=rgb,
     )
 
@@ -158,25 +137,12 @@ def _dyed(rgb: tuple[int, int, int], shift: np.ndarray, knobs: Knobs) -> tuple[i
     return tuple(int(min(250, max(12, round(value)))) for value in mixed)
 
 
-@dataclass(frozen=True)
-class Shot:
-    """One picture of one person: what changes from image to image."""
+class Shot(SimpleNamespace):
+    """One picture of one person: what changes from image to image. `shot` says what each value means."""
 
-    camera: int
-    view: str
-    phase: float  # of the walk, 0 to 1
-    light: float  # brightness, 1 = as drawn
-    warmth: float  # red × (1 + warmth), blue × (1 - warmth)
-    shade: float  # how much darker the shaded part of the picture is; 0: no shadow
-    shade_angle: float  # of the shadow's edge, in turns
-    shade_offset: float  # of the edge from the middle, share of the height
-    crop_x: float  # shift, share of the width
-    crop_y: float  # shift, share of the height
-    crop_scale: float
-    occluder: str
-    occluder_x: float  # its centre, share of the width
-    other: int  # who the occluding pedestrian is
-    place: float  # where along the camera's panorama
+    def but(self, **changes: Any) -> Shot:
+        """The same with some values replaced."""
+        return Shot(**vars(self) | changes)
 
 
 def shot(
@@ -193,19 +159,20 @@ def shot(
     return Shot(
         camera=camera,
         view=view,
-        phase=round(float(u[3]), 3),
-        light=round(float((1 + knobs.image_light * (2 * u[4] - 1)) * brightness), 4),
-        warmth=round(float(knobs.hour_warmth * (2 * hour[1] - 1)), 4),
-        shade=round(float(0.35 + 0.3 * u[13]), 4) if u[12] < knobs.shadows else 0.0,
-        shade_angle=round(float(u[14]), 4),
-        shade_offset=round(float(0.5 * u[15] - 0.25), 4),
-        crop_x=round(float(wide * (2 * u[5] - 1)), 4),
-        crop_y=round(float(high * (2 * u[6] - 1)), 4),
-        crop_scale=round(float(1 + zoom * (2 * u[7] - 1)), 4),
+        phase=rounded(u[3], 3),  # of the walk, 0 to 1
+        light=rounded((1 + knobs.image_light * (2 * u[4] - 1)) * brightness),  # 1 = as drawn
+        warmth=rounded(knobs.hour_warmth * (2 * hour[1] - 1)),  # red × (1 + warmth), blue × (1 - warmth)
+        # A shadow: how much darker it is, its edge's angle (in turns) and distance from the middle (of the height)
+        shade=rounded(0.35 + 0.3 * u[13]) if u[12] < knobs.shadows else 0.0,
+        shade_angle=rounded(u[14]),
+        shade_offset=rounded(0.5 * u[15] - 0.25),
+        crop_x=rounded(wide * (2 * u[5] - 1)),  # shift, share of the width
+        crop_y=rounded(high * (2 * u[6] - 1)),  # shift, share of the height
+        crop_scale=rounded(1 + zoom * (2 * u[7] - 1)),
         occluder=occluder,
-        occluder_x=round(float(0.5 + side * (0.1 + 0.22 * u[8])), 4),
-        other=int(u[9] * 100_000),
-        place=round(float(u[11]), 4),
+        occluder_x=rounded(0.5 + side * (0.1 + 0.22 * u[8])),  # its centre, share of the width
+        other=int(u[9] * 100_000),  # who the occluding pedestrian is
+        place=rounded(u[11]),  # where along the camera's panorama
     )
 
 

@@ -19,17 +19,9 @@ def draw_sample(
 ) -> Path:
     """Draw images of the embedded city in a form that is not Market-1501's, unless they are there.
 
-    Names and order of the files say nothing about who is shown. `photos/` is a plain folder of images without labels;
-    `later/` holds images of other people, for a test; `labels.csv` (path, pid, camid, split) tells the truth about all.
-
-    Args:
-        folder: Where the collection goes.
-        size: Height and width of the images.
-        people: Identities in `photos/`, at most 600.
-        newcomers: Identities in `later/`, at most 200.
-
-    Returns:
-        The folder.
+    Names and order of the files say nothing about who is shown. `photos/` is a plain folder of images without labels
+    of `people` (at most 150); `later/` holds those of `newcomers` (at most 120), for a test; `labels.csv` (path, pid,
+    camid, split) tells the truth about all.
     """
     folder = Path(folder)
     if (folder / "labels.csv").exists():  # written last

@@ -8,22 +8,16 @@ from collections.abc import Sequence
 from mmtlib.world.drawing import Pen, Point, draw_arm, draw_handbag, draw_head, draw_leg, draw_shoe, shade
 from mmtlib.world.population import Person
 
+HEMS = {"coat": 32, "dress": 32, "jacket": 50, "hoodie": 49.5}  # of what is longer or shorter than a shirt
+
 
 def draw_person(pen: Pen, who: Person, view: str, phase: float) -> None:
-    """Draw one walking person.
-
-    Args:
-        pen: Where, and how large.
-        who: What they look like and wear.
-        view: "front", "back", "left" or "right" (the side of the picture they walk to).
-        phase: Of the walk, 0 to 1.
-    """
+    """Draw one walking person at a phase of the walk (0 to 1); `view` "left" or "right" is where they walk to."""
     swing = math.sin(2 * math.pi * phase)
+    pen.mirror = -1 if view == "left" else 1
     if view in ("left", "right"):
-        pen.mirror = 1 if view == "right" else -1
         _from_side(pen, who, swing)
     else:
-        pen.mirror = 1
         _along(pen, who, swing, view == "front")
 
 
@@ -46,10 +40,9 @@ def _along(pen: Pen, who: Person, swing: float, front: bool) -> None:
         draw_leg(pen, who, (side * 4.6 * (0.5 + 0.5 * w), 50), (side * 4.9, 27 + 0.6 * lift), ankle, near)
         back = -side * sign * swing
         elbow = (side * (sw + 2.2), 64 + 0.8 * back)
-        arms.append(
-            ((side * (sw - 1.6), 79.3), elbow, (side * (sw + 2.9 - 0.8 * back), 50.5 + 2.5 * max(0.0, back)))
-        )
-    if who.lower == "trousers" or who.lower == "shorts":
+        wrist = (side * (sw + 2.9 - 0.8 * back), 50.5 + 2.5 * max(0.0, back))
+        arms.append(((side * (sw - 1.6), 79.3), elbow, wrist))
+    if who.lower in ("trousers", "shorts"):
         pen.polygon(_symmetric([(6.5 * w, 58), (8.2 * w, 52), (7.6 * w, 46), (1.2, 45)]), rgb["lower"])
         pen.line([(0, 52), (0, 45)], 0.7, shade(rgb["lower"], 0.7))
     elif who.lower == "skirt":
@@ -62,14 +55,13 @@ def _along(pen: Pen, who: Person, swing: float, front: bool) -> None:
         pen.limb((0, 89), (0, 83), 2.7, 3.0, shade(rgb["skin"], 0.9))
     for arm in arms:
         draw_arm(pen, who, *arm, 0.97)
-    outline = _torso(who, sw)
-    pen.cloth(outline, rgb["upper"], rgb["upper2"], who.upper_pattern)
+    pen.cloth(_torso(who, sw), rgb["upper"], rgb["upper2"], who.upper_pattern)
     _front_details(pen, who, sw) if front else _back_details(pen, who, sw)
     if who.bag == "shoulder bag":
         pen.line([(-sign * 7.5, 82), (sign * 8.5 * w, 55)], 1.2, shade(rgb["bag"], 0.75))
         x = sign * 9.5 * w
         pen.polygon([(x - 4.4, 57), (x + 4.4, 57), (x + 4.8, 46.5), (x - 4.8, 46.5)], shade(rgb["bag"], 0.92))
-        pen.polygon([(x - 4.4, 57), (x + 4.4, 57), (x + 4.4, 52.5), (x - 4.4, 52.5)], rgb["bag"])
+        pen.box(x - 4.4, 52.5, x + 4.4, 57, rgb["bag"])
     elif who.bag == "handbag":
         draw_handbag(pen, who, arms[0 if front else 1][2], 1.0)
     draw_head(pen, who, "front" if front else "back")
@@ -91,13 +83,10 @@ def _torso(who: Person, sw: float) -> list[Point]:
 def _front_details(pen: Pen, who: Person, sw: float) -> None:
     """What only the front shows: neckline, open jacket, buttons, logo, straps."""
     rgb, dark = who.rgb, shade(who.rgb["upper"], 0.7)
-    hem = {"coat": 32, "jacket": 50, "hoodie": 49.5, "dress": 32}.get(who.upper, 51)
+    hem = HEMS.get(who.upper, 51)
     if who.upper in ("jacket", "coat"):
-        wide = 4.0 if who.upper == "jacket" else 2.6
-        pen.polygon(
-            _symmetric([(2.9, 85.2), (wide, 74), (wide + 0.6, hem + (1 if who.upper == "jacket" else 12))]),
-            rgb["upper2"],
-        )
+        wide, low = (4.0, hem + 1) if who.upper == "jacket" else (2.6, hem + 12)
+        pen.polygon(_symmetric([(2.9, 85.2), (wide, 74), (wide + 0.6, low)]), rgb["upper2"])
         for side in (1, -1):  # lapels
             pen.polygon([(side * 2.6, 85.4), (side * 5.8, 80), (side * wide, 69)], shade(rgb["upper"], 0.82))
             pen.line([(side * wide, 70), (side * (wide + 0.6), hem + 0.5)], 0.6, dark)
@@ -116,7 +105,7 @@ def _front_details(pen: Pen, who: Person, sw: float) -> None:
         if who.upper in ("t-shirt", "dress"):
             pen.oval(0, 84.8, 3.4, 2.6, shade(rgb["skin"], 0.93))
         if who.upper_pattern == "logo":
-            pen.polygon([(-4.2, 76), (4.2, 76), (4.2, 68), (-4.2, 68)], rgb["upper2"])
+            pen.box(-4.2, 68, 4.2, 76, rgb["upper2"])
             pen.oval(0, 72, 2.1, 2.1, rgb["upper"])
     if who.bag == "backpack":
         for side in (1, -1):
@@ -160,9 +149,7 @@ def _from_side(pen: Pen, who: Person, swing: float) -> None:
         arms.append((shoulder, elbow, (elbow[0] + 14 * math.sin(fore), elbow[1] - 14 * math.cos(fore))))
     drop = min(leg[2][1] for leg in legs) - 4.9  # the lower foot stands on the ground
     legs = [tuple((x, y - drop * share) for (x, y), share in zip(leg, (0, 0.5, 1))) for leg in legs]
-    seen = (
-        1 if pen.mirror == 1 else -1
-    )  # bags hang on the left side of the body, which faces us when it walks left
+    seen = pen.mirror  # bags hang on the left side of the body, which faces us when it walks left
     draw_arm(pen, who, *arms[0], 0.7)
     if who.bag == "handbag" and seen == 1:
         draw_handbag(pen, who, arms[0][2], 0.75)
@@ -173,28 +160,18 @@ def _from_side(pen: Pen, who: Person, swing: float) -> None:
     if who.lower in ("trousers", "shorts"):
         pen.oval(0, 51.5, 5.6 * depth, 5.5, rgb["lower"])
     elif who.lower == "skirt":
-        pen.polygon(
-            [(-5 * w, 60), (5 * w, 60), (5.6 * w, 50), (8.4 * w, 34), (-8.4 * w, 34), (-6.2 * w, 50)],
-            rgb["lower"],
-        )
+        front, hips = [(-5, 60), (5, 60), (5.6, 50), (8.4, 34)], [(-8.4, 34), (-6.2, 50)]
+        pen.polygon([(x * w, y) for x, y in front + hips], rgb["lower"])
     if who.bag == "backpack":
         bag = rgb["bag"]
         pen.polygon([(-4, 83), (-8, 82.5), (-12, 77), (-12.8, 64), (-10.5, 59.5), (-4, 60)], shade(bag, 0.8))
         pen.polygon([(-4, 82), (-7.8, 81.4), (-11.2, 76.6), (-11.9, 64.6), (-10, 60.6), (-4, 61)], bag)
         pen.polygon([(-9, 71), (-11.4, 70), (-11.6, 65), (-9.6, 62.5)], shade(bag, 0.82))
-    hem = {"coat": 32, "dress": 32, "jacket": 50, "hoodie": 49.5}.get(who.upper, 51)
-    flare = {"coat": 7.6, "dress": 9.2}.get(who.upper, 5.9) * depth
+    hem, flare = HEMS.get(who.upper, 51), {"coat": 7.6, "dress": 9.2}.get(who.upper, 5.9)
     chest = [(2.6, 84.6), (5.2 * depth, 79), (5.9 * depth, 72)]
-    belly = [(5.3 * depth, 62), (5.6 * depth, 53), (flare, hem)]
-    back = [
-        (-flare, hem),
-        (-6.1 * depth, 53),
-        (-4.6 * depth, 62),
-        (-5.9 * depth, 73),
-        (-5.2 * depth, 80),
-        (-2.8, 84.8),
-    ]
-    pen.cloth(chest + belly + back, rgb["upper"], rgb["upper2"], who.upper_pattern)
+    sides = [(5.3, 62), (5.6, 53), (flare, hem), (-flare, hem), (-6.1, 53), (-4.6, 62), (-5.9, 73)]
+    outline = [*chest, *((x * depth, y) for x, y in sides), (-5.2 * depth, 80), (-2.8, 84.8)]
+    pen.cloth(outline, rgb["upper"], rgb["upper2"], who.upper_pattern)
     if who.upper in ("jacket", "coat"):
         pen.polygon([*chest, (5.4 * depth, 60), (4.4 * depth, 62), (4.2 * depth, 74)], rgb["upper2"])
         pen.polygon([(-2.8, 86), (3, 86), (3.4, 82.6), (-3.2, 82.8)], shade(rgb["upper"], 0.8))
@@ -212,4 +189,4 @@ def _from_side(pen: Pen, who: Person, swing: float) -> None:
         pen.line([(-1.5, 84), (1.5 * seen, 57)], 1.2, shade(rgb["bag"], 0.75))
         if seen == -1:
             pen.polygon([(-5.5, 57), (4.5, 57), (5, 45.5), (-6, 45.5)], shade(rgb["bag"], 0.92))
-            pen.polygon([(-5.5, 57), (4.5, 57), (4.5, 52), (-5.5, 52)], rgb["bag"])
+            pen.box(-5.5, 52, 4.5, 57, rgb["bag"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,59 +45,43 @@ def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale
     if domain not in DOMAINS:
         raise InputError(f"unknown domain {domain!r}; the embedded world has {', '.join(DOMAINS)}")
     scale, census, own = domain_scale(scale, domain)
-    given = {**own, **({} if gap is None else {"gap": gap}), **knobs}
-    dials = domain_knobs(domain, **given)
+    dials = domain_knobs(domain, **{**own, **({} if gap is None else {"gap": gap}), **knobs})
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed={seed!r} must be a whole number of at least 0")
-    good = (
-        isinstance(size, (tuple, list))
-        and len(size) == 2
-        and all(type(n) is int and 16 <= n <= 1024 for n in size)
-    )
-    if not good or not 1 <= size[0] / size[1] <= 4:
+    pixels = isinstance(size, (tuple, list)) and all(type(n) is int and 16 <= n <= 1024 for n in size)
+    if not pixels or len(size) != 2 or not 1 <= size[0] / size[1] <= 4:
         raise InputError(
-            f"size={size!r} must be (height, width) in 16 to 1024 pixels, height 1 to 4 times the width"
+            f"size={size!r} must be (height, width) of 16 to 1024, height 1 to 4 times the width"
         )
-    return World(
-        domain, int(seed), tuple(size), scale, dials, census, _cameras(domain, census.cameras, seed, dials)
-    )
-
-
-_cameras = lru_cache(maxsize=64)(cameras)
+    watching = cameras(domain, census.cameras, int(seed), dials)
+    return World(domain, int(seed), tuple(size), scale, dials, census, watching)
 
 
 def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view: str | None = None,
-           occluder: str | None = None, expose: bool = True, seed: int = 0, size: tuple[int, int] = (64, 32),
-           scale: str = "small", gap: float | None = None, **knobs: float) -> np.ndarray:  # fmt: skip
-    """Draw one picture of one person under one camera, as `generate` would.
+           occluder: str | None = None, expose: bool = True, **look: Any) -> np.ndarray:  # fmt: skip
+    """Draw one picture of one person under one camera, as `generate` would: uint8 (height, width, 3).
 
     Args:
-        domain: "plaza", "station" or "city".
+        domain, look: As in `world`.
         identity: From 0; pid - 1 for training and test identities.
         camera: From 0.
         index: Which of the pictures of this person under this camera; any number of at least 0.
-        view: "front", "back", "left" or "right" instead of the drawn one.
-        occluder: "none", "pole", "pedestrian", "bush", "bench" or "car" instead of the drawn one.
+        view: One of `VIEWS` instead of the drawn one.
+        occluder: "none" or one of `OCCLUDERS` instead of the drawn one.
         expose: False leaves out the camera's colours, blur and noise.
-        seed, size, scale, gap, knobs: As in `generate`.
-
-    Returns:
-        uint8 (height, width, 3).
 
     Raises:
         InputError: Anything unknown or out of range.
     """
-    place = world(domain, seed=seed, size=size, scale=scale, gap=gap, **knobs)
+    place = world(domain, **look)
     if not 0 <= camera < len(place.cameras) or identity < 0 or index < 0:
-        raise InputError(
-            f"camera={camera} must lie in 0 to {len(place.cameras) - 1}, identity and index be at least 0"
-        )
-    if view not in (None, *VIEWS) or occluder not in (None, "none", *OCCLUDERS):
-        raise InputError(
-            f"view={view!r} must be one of {VIEWS}, occluder={occluder!r} of {('none', *OCCLUDERS)}"
-        )
+        last = len(place.cameras) - 1
+        raise InputError(f"camera={camera} must lie in 0 to {last}, identity and index be at least 0")
+    hiding = ("none", *OCCLUDERS)
+    if view not in (None, *VIEWS) or occluder not in (None, *hiding):
+        raise InputError(f"view={view!r} must be one of {VIEWS}, occluder={occluder!r} of {hiding}")
     drawn = shot_of(place, identity, camera, index)
-    drawn = replace(drawn, view=view or drawn.view, occluder=occluder or drawn.occluder)
+    drawn = drawn.but(view=view or drawn.view, occluder=occluder or drawn.occluder)
     return picture(place, place.person(identity), drawn, index, expose)[0]
 
 
@@ -115,8 +99,8 @@ def picture(
     if drawn.occluder == "pedestrian":
         crowd = place.census.train_ids + place.census.test_ids
         other = place.person((who.identity + 1 + drawn.other % (crowd - 1)) % crowd)
-    return take(place.domain, who, drawn, place.cameras[drawn.camera], place.size, place.seed, index, other,
-                expose=expose)  # fmt: skip
+    camera = place.cameras[drawn.camera]
+    return take(place.domain, who, drawn, camera, place.size, place.seed, index, other, expose)
 
 
 def pictures(place: World, identity: int) -> Iterable[tuple[str, int, int, int]]:
@@ -137,12 +121,10 @@ def junk(place: World, number: int) -> tuple[Shot, int]:
     """A badly cropped picture of somebody: half a body, a piece of one, or nobody."""
     census = place.census
     rng = generator(place.seed, place.domain, _JUNK, number)
-    identity, camera = (
-        int(rng.integers(0, census.train_ids + census.test_ids)),
-        int(rng.integers(0, census.cameras)),
-    )
+    identity = int(rng.integers(0, census.train_ids + census.test_ids))
+    camera = int(rng.integers(0, census.cameras))
     drawn = shot_of(place, identity, camera, 1000 + number)
     kind, side = int(rng.integers(0, 3)), 1 if rng.random() < 0.5 else -1
     moved = ({"crop_x": side * (0.42 + 0.2 * rng.random())}, {"crop_y": side * (0.45 + 0.25 * rng.random())},
              {"crop_x": side * 1.5})[kind]  # fmt: skip
-    return replace(drawn, **moved), identity
+    return drawn.but(**moved), identity
