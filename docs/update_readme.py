@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw, ImageFont
 from mmtlib import figures
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.data.checks import PUBLISHED
-from mmtlib.figures.ablations import scores_against
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
@@ -363,7 +362,7 @@ def main() -> None:
     domains().save(DOCS / "domains.png", optimize=True)
     figures.use_style()
     if sweep := matrix_results.read("phase_diagram", RESULTS).results:
-        ax = scores_against(sweep, "noise_rate", [*LABELLED, "direct"])
+        ax = figures.scores_against(sweep, "noise_rate", [*LABELLED, "direct"])
         ax.figure.savefig(DOCS / "noise_sweep.png", dpi=150, bbox_inches="tight")
     if options.runs:
         runs = read_runs(options.runs)

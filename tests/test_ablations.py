@@ -7,7 +7,7 @@ import pytest
 
 from mmtlib import InputError
 from mmtlib.config import METHODS, make_settings
-from mmtlib.figures.ablations import differences_to, scores_against
+from mmtlib.figures import differences_to, scores_against
 from mmtlib.results import ablations
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmtlib.figures.phases import results_per_epoch
 from mmtlib.files import read_json, write_json
 from mmtlib.matrix.file import read_matrix
 from mmtlib.results import matrix_results
+from mmtlib.results.ablations import results_per_epoch
 from mmtlib.results.tables import QUALITY, SCORES
 from mmtlib.runs.parallel import run_all
 from mmtlib.runs.run import run_folder

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.patches import Polygon
 
 from mmtlib import figures
 from mmtlib.figures.style import PALETTE
@@ -131,18 +132,23 @@ def test_scatter_leaves_single_images_out(case) -> None:
     assert ax.get_lines()[0].get_xdata()[0] == 0.8
 
 
+def counted(outline: Polygon) -> int:
+    """What a histogram of equal bins counted, from its area."""
+    x, y = outline.get_xy().T
+    width = np.diff(np.unique(x)).min()
+    return round(abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2 / width)
+
+
 def test_histograms_count_every_image(case) -> None:
     labels, pids, _, _ = case
     scores = np.linspace(-0.5, 0.9, 120)
     scores[3] = np.nan
     wrong = np.arange(120) % 3 == 0
-    ax = figures.silhouette_histogram(scores, wrong)
-    assert sum(bar.get_height() for bar in ax.patches) == 119
-    ax = figures.silhouette_histogram(scores)
-    assert (
-        sum(bar.get_height() for bar in ax.patches) == 119
-        and to_hex(ax.patches[0].get_facecolor()) == PALETTE[0].lower()
-    )
+    right, false = map(counted, figures.silhouette_histogram(scores, wrong).patches)
+    assert (right, false) == (80, 39)
+    (every,) = figures.silhouette_histogram(scores).patches
+    assert counted(every) == 119 and to_hex(every.get_edgecolor()) == PALETTE[0].lower()
     ax = figures.size_histogram(labels, pids)
+    assert [counted(patch) for patch in ax.patches] == [len(set(labels.tolist()) - {-1}), 20]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"{len(set(labels.tolist()) - {-1})} clusters", "20 identities"]

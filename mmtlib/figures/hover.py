@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +19,22 @@ from markupsafe import Markup
 from PIL import Image
 
 from mmtlib import InputError
-from mmtlib.figures.style import BLACK, BLUE, GREY, PALETTE, VERMILLION, YELLOW
+from mmtlib.figures.pictures import as_pixels
+from mmtlib.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from mmtlib.files import write_atomic
-from mmtlib.noise.measures import label_flow, label_quality, wrong_labels
+from mmtlib.noise.measures import label_flow
 
-LIMIT = 1500  # images on a page: more make it slow and large
-_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "hex")
-_COLORS = tuple(color for color in PALETTE if color not in (BLACK, YELLOW))  # yellow is lost on white
-_ERRORS = ("right", "wrong", "left out")
-_LEFT_OUT = (GREY, "dot")  # the look of an image without a label
-_ERROR_LOOKS = ((BLUE, "circle"), (VERMILLION, "square"), _LEFT_OUT)
-
+_COLORS = np.array([BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY])
+_MARKERS = np.array(["circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "hex"])
 _TOOLTIP = """<div style="display:flex;gap:8px;width:22em;margin-bottom:4px">
 <img src="@thumb" alt="" style="height:96px;image-rendering:pixelated">
-<div style="overflow-wrap:anywhere"><b>@name</b><br>cluster @cluster, @camera_name%s</div></div>"""
-_TRUTH = "<br>identity @identity_name<br>label: @error_name"
-
+<div style="overflow-wrap:anywhere"><b>@name</b>%s</div></div>"""
 _UPDATE = """
-const epoch = slider.value - 1, mode = modes[buttons.active], from = all.data, to = {...shown.data}
-const code = from[`${mode}_${epoch}`] ?? from[mode]
-to.x = from[`x_${epoch}`]
-to.y = from[`y_${epoch}`]
-to.cluster = from[`cluster_${epoch}`]
-if (`error_${epoch}` in from) {
-  to.error_name = Array.from(from[`error_${epoch}`], (c) => errors[c])
-}
-const looks = mode == 'error' ? error_looks : group_looks
-const look = (c) => c < 0 ? left_out : looks[c % looks.length]
-to.color = Array.from(code, (c) => look(c)[0])
-to.marker = Array.from(code, (c) => look(c)[1])
-shown.data = to
+const epoch = slider.value - 1, mode = buttons.labels[buttons.active]
+const data = {...shown.data, ...epochs[epoch].data}
+data.color = data[`${mode} color`]
+data.marker = data[`${mode} marker`]
+shown.data = data
 caption.text = `${captions[epoch]}<br>${legends[mode]}`
 """
 
@@ -59,182 +46,117 @@ def can_hover() -> bool:
 
 def write_hover_page(
     path: str | Path,
+    title: str,
     maps: np.ndarray,
     images: Any,
-    clusters: np.ndarray,
-    pids: np.ndarray | None,
-    camids: np.ndarray,
     names: Sequence[str],
-    title: str,
-    shown: np.ndarray | None = None,
+    labels: Mapping[str, np.ndarray],
+    captions: Sequence[str],
 ) -> Path:
-    """Write the page.
+    """Write the page; some thousand images make it slow and large.
 
     Args:
-        maps: (E, N, 2), see `maps.umap_sequence`; with `shown` (E, M, 2).
+        maps: (E, N, 2), see `maps.umap_sequence`.
         images: uint8 (N, 3, H, W), an array or a tensor.
-        clusters: Pseudo labels per epoch (E, N), −1 for images left out.
-        pids: True identities (N); None where nobody knows them: then there is no choice of identity and error.
-        camids: Cameras (N), 0-based as everywhere.
         names: Of the images (N), such as their file names.
-        shown: Which images lie on the maps (M), as indices; None: all. Errors and the numbers beside the picture are
-            those of all N images.
-
-    Returns:
-        The path. Of more than `LIMIT` images on the maps, a random sample is shown, always the same.
+        labels: What can colour the points, the first one at the start: title → (N), or (E, N) where it differs from
+            epoch to epoch. Integers (−1: none, grey) that differ are matched, so that colours hold still.
+        captions: Per epoch, such as a number: a picture is not a measure.
 
     Raises:
         InputError: Bokeh is not installed, or the arrays differ in length.
     """
-    try:
-        from bokeh.embed import file_html
-        from bokeh.resources import INLINE
-    except ImportError as error:
-        raise InputError("this page needs Bokeh, which is not installed: make install WITH=hover") from error
-    maps, clusters, camids = np.asarray(maps), np.asarray(clusters), np.asarray(camids)
-    images = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
-    shown = np.arange(len(names)) if shown is None else np.asarray(shown)
-    _check(maps, images, clusters, pids, camids, names, shown)
-    facts = [_facts(labels, pids) for labels in clusters]
-    clusters = _renamed(clusters)
-    if len(shown) > LIMIT:
-        some = np.sort(np.random.default_rng(0).choice(len(shown), LIMIT, replace=False))
-        maps, shown = maps[:, some], shown[some]
-    if len(shown) < len(names):
-        facts = [f"{fact} {len(shown)} of {len(names)} images are shown." for fact in facts]
-    columns = {"cluster": clusters[:, shown]}
-    fixed = {"camera": np.unique(camids, return_inverse=True)[1][shown]}
-    texts = {
-        "thumb": _thumbnails(images[shown]),
-        "name": [str(names[i]) for i in shown],
-        "camera_name": [f"camera {camids[i] + 1}" for i in shown],
-    }
-    if pids is not None:
-        columns["error"] = np.stack([_errors(labels, pids) for labels in clusters])[:, shown]
-        fixed["identity"] = np.unique(pids, return_inverse=True)[1][shown]
-        texts["identity_name"] = [str(pids[i]) for i in shown]
-        texts["error_name"] = [_ERRORS[c] for c in columns["error"][0]]
-    legends = _legends(np.unique(camids), "identity" in fixed)
-    layout = _layout(maps, columns, fixed, texts, facts, legends, title)
-    page = file_html(layout, INLINE, title=title)
-    return write_atomic(path, page)
+    if not can_hover():
+        raise InputError("this page needs Bokeh, which is not installed: make install WITH=hover")
+    from bokeh.embed import file_html
+    from bokeh.resources import INLINE
+
+    maps, pixels = np.asarray(maps, dtype=np.float32), as_pixels(images)
+    shapes = {name: np.shape(each) for name, each in labels.items()}
+    fits = all(shape in (maps.shape[:2], maps.shape[1:2]) for shape in shapes.values())
+    if maps.shape != (len(captions), len(names), 2) or len(pixels) != len(names) or not fits:
+        raise InputError(
+            f"maps {maps.shape}, {len(pixels)} images, {len(names)} names, labels {shapes}, {len(captions)} captions: "
+            "expected maps (E, N, 2), labels (N) or (E, N), a caption per epoch"
+        )
+    fixed: dict[str, Any] = {"name": list(map(str, names)), "thumb": list(map(_thumbnail, pixels))}
+    epochs: list[dict[str, Any]] = [{"x": xy[:, 0], "y": xy[:, 1]} for xy in maps]
+    legends = {}
+    for name, each in labels.items():
+        if each.ndim == 2 and each.dtype.kind == "i":  # clusters keep their numbers, and so their colours
+            each = np.stack(list(accumulate(each, lambda before, after: label_flow(before, after).renamed)))
+        values, codes = np.unique(each, return_inverse=True)
+        codes = values[codes] if values.dtype.kind == "i" else codes
+        legends[name] = _legend(name, values)
+        if each.ndim == 1:
+            fixed |= _looks(name, each, codes)
+        for columns, row, numbers in zip(epochs, each, codes) if each.ndim == 2 else ():
+            columns |= _looks(name, row, numbers)
+    return write_atomic(
+        path, file_html(_layout(title, fixed, epochs, legends, captions), INLINE, title=title)
+    )
 
 
-def _layout(
-    maps: np.ndarray,
-    per_epoch: dict[str, np.ndarray],
-    fixed: dict[str, np.ndarray],
-    texts: dict[str, list[str]],
-    facts: list[str],
-    legends: dict[str, str],
-    title: str,
-):
-    """The widgets and the figure, wired by one script that runs in the page."""
+def _layout(title: str, fixed: dict, epochs: list[dict], legends: dict[str, str], captions: Sequence[str]):
+    """The widgets and the figure, wired by one script; `fixed` are columns of the points that hold in every epoch."""
     from bokeh.layouts import column, row
     from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, RadioButtonGroup, Slider
     from bokeh.plotting import figure
 
-    every: dict[str, np.ndarray] = {name: codes.astype(np.int32) for name, codes in fixed.items()}
-    for epoch, points in enumerate(maps.astype(np.float32)):
-        every |= {f"x_{epoch}": points[:, 0], f"y_{epoch}": points[:, 1]}
-        every |= {f"{name}_{epoch}": codes[epoch].astype(np.int32) for name, codes in per_epoch.items()}
-    looks = [(_COLORS[i % 6], _MARKERS[i % 7]) for i in range(6 * 7)]  # each pair once
-    first = [_LEFT_OUT if c < 0 else looks[c % len(looks)] for c in per_epoch["cluster"][0]]
-    shown = ColumnDataSource(
-        texts
-        | {"x": every["x_0"], "y": every["y_0"], "cluster": every["cluster_0"]}
-        | {"color": [color for color, _ in first], "marker": [marker for _, marker in first]},
-        name="shown",
-    )
-    low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
-    margin = 0.04 * (high - low)
-    plot = figure(
-        width=760, height=620, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom",
-        x_range=tuple(map(float, (low[0] - margin[0], high[0] + margin[0]))),
-        y_range=tuple(map(float, (low[1] - margin[1], high[1] + margin[1]))),
-        name="map",
-    )  # fmt: skip
+    modes, first = list(legends), fixed | epochs[0]
+    look = {kind: first[f"{modes[0]} {kind}"] for kind in ("color", "marker")}
+    shown = ColumnDataSource(first | look, name="shown")
+    ends = {f"{axis}_range": _ends(np.concatenate([each[axis] for each in epochs])) for axis in "xy"}
+    plot = figure(width=760, height=620, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom",
+                  name="map", **ends)  # fmt: skip
     plot.scatter("x", "y", source=shown, color="color", marker="marker", size=8, alpha=0.75, line_color="white",
                  line_width=0.4)  # fmt: skip
-    tooltips = _TOOLTIP % (_TRUTH if "error" in per_epoch else "")
-    plot.add_tools(HoverTool(tooltips=tooltips, attachment="horizontal", limit=4))
+    lines = "".join(f"<br>{mode} @{{{mode}}}" for mode in modes)
+    plot.add_tools(HoverTool(tooltips=_TOOLTIP % lines, attachment="horizontal", limit=4))
     plot.axis.visible = False
     plot.grid.visible = False
     plot.toolbar.logo = None
-    modes = [mode for mode in ("identity", "cluster", "camera", "error") if mode in fixed | per_epoch]
-    buttons = RadioButtonGroup(labels=modes, active=modes.index("cluster"), name="colours")
-    slider = Slider(start=1, end=max(2, len(maps)), value=1, step=1, title="epoch", name="epoch", width=300,
-                    visible=len(maps) > 1)  # fmt: skip
-    caption = Div(text=f"{facts[0]}<br>{legends['cluster']}", disable_math=True, width=760, name="caption")
-    update = CustomJS(
-        args={"all": ColumnDataSource(every), "shown": shown, "slider": slider, "buttons": buttons,
-              "caption": caption, "modes": modes, "errors": list(_ERRORS), "captions": facts, "legends": legends,
-              "group_looks": looks, "error_looks": _ERROR_LOOKS, "left_out": _LEFT_OUT},
-        code=_UPDATE,
-    )  # fmt: skip
+    buttons = RadioButtonGroup(labels=modes, active=0, name="colours")
+    slider = Slider(start=1, end=max(2, len(epochs)), value=1, step=1, title="epoch", name="epoch", width=300,
+                    visible=len(epochs) > 1)  # fmt: skip
+    text = {"disable_math": True, "width": 760}
+    caption = Div(text=f"{captions[0]}<br>{legends[modes[0]]}", name="caption", **text)
+    update = CustomJS(args={"shown": shown, "slider": slider, "buttons": buttons, "caption": caption,
+                            "epochs": list(map(ColumnDataSource, epochs)), "captions": list(captions),
+                            "legends": legends}, code=_UPDATE)  # fmt: skip
     slider.js_on_change("value", update)
     buttons.js_on_change("active", update)
-    heading = Markup("<h1 style='font-size:1.3em;margin:0'>{}</h1>").format(title)
-    head = Div(text=str(heading), disable_math=True, width=760)
+    heading = Div(text=str(Markup("<h1 style='font-size:1.3em;margin:0'>{}</h1>").format(title)), **text)
     by = Div(text="colour by", disable_math=True, margin=(10, 5, 0, 5))
-    return column(head, row(by, buttons, slider), caption, plot)
+    return column(heading, row(by, buttons, slider), caption, plot)
 
 
-def _thumbnails(images: np.ndarray) -> list[str]:
-    """Each image as a small JPEG in a data address; at most 128 pixels high."""
-    addresses = []
-    for picture in images.transpose(0, 2, 3, 1):
-        image, buffer = Image.fromarray(picture), io.BytesIO()
-        image.thumbnail((128, 128))
-        image.save(buffer, "JPEG", quality=80)
-        addresses.append(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
-    return addresses
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    margin = 0.04 * np.ptp(values)
+    return float(values.min() - margin), float(values.max() + margin)
 
 
-def _renamed(clusters: np.ndarray) -> np.ndarray:
-    """Clusters in the names of the epoch before, where they match, so that colours hold still."""
-    renamed = [clusters[0]]
-    for labels in clusters[1:]:
-        renamed.append(label_flow(renamed[-1], labels).renamed)
-    return np.stack(renamed)
+def _thumbnail(picture: np.ndarray) -> str:
+    """An image (H, W, 3) as a small JPEG in a data address; at most 128 pixels high."""
+    image, buffer = Image.fromarray(picture), io.BytesIO()
+    image.thumbnail((128, 128))
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _errors(labels: np.ndarray, pids: np.ndarray) -> np.ndarray:
-    """Index into `_ERRORS` per image (N)."""
-    return np.where(labels < 0, 2, wrong_labels(labels, pids))
+def _looks(name: str, labels: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels (N) as columns: themselves, a colour and a marker for each code, in 42 combinations; −1 is grey."""
+    return {
+        name: labels,
+        f"{name} color": np.where(codes < 0, GREY, _COLORS[codes % 6]),
+        f"{name} marker": np.where(codes < 0, "dot", _MARKERS[codes % 7]),
+    }
 
 
-def _facts(labels: np.ndarray, pids: np.ndarray | None) -> str:
-    """Numbers that stand beside the picture: of all images, not only of those shown."""
-    clusters, left_out = len(np.unique(labels[labels >= 0])), (labels < 0).mean()
-    counts = f"{clusters} clusters, {left_out:.0%} of the images left out"
-    if pids is None:
-        return f"{counts}."
-    quality = label_quality(labels, pids)
-    return f"{counts}; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}."
-
-
-def _legends(camids: np.ndarray, truth: bool) -> dict[str, str]:
-    """What the colours mean, per choice. Of many groups the pointer tells which is which."""
+def _legend(name: str, values: np.ndarray) -> str:
+    """What the colours mean. Of many groups the pointer tells which is which."""
+    if len(values) > 6:
+        return f"A colour and shape for each {name}; they repeat. Grey: none."
+    codes = values if values.dtype.kind == "i" else np.arange(len(values))
     dot = Markup('<span style="color:{}">&#9679;</span>&nbsp;{}')
-    cameras = " ".join(dot.format(_COLORS[i % len(_COLORS)], f"camera {c + 1}") for i, c in enumerate(camids))
-    note = "A colour and shape for each {}; they repeat. Grey: left out."
-    legends = {"cluster": note.format("cluster"), "camera": cameras}
-    if truth:
-        errors = " ".join(dot.format(color, name) for (color, _), name in zip(_ERROR_LOOKS, _ERRORS))
-        legends |= {"identity": "A colour and shape for each true identity; they repeat.", "error": errors}
-    return legends
-
-
-def _check(maps, images, clusters, pids, camids, names, shown) -> None:
-    epochs, count = clusters.shape if clusters.ndim == 2 else (0, 0)
-    found = {"maps": maps.shape, "images": images.shape, "clusters": clusters.shape, "camids": camids.shape,
-             "names": (len(names),), "shown": shown.shape}  # fmt: skip
-    lengths = {len(images), len(camids), len(names)} | (set() if pids is None else {len(pids)})
-    inside = len(shown) and 0 <= shown.min() and shown.max() < count
-    if maps.shape != (epochs, len(shown), 2) or lengths != {count} or not inside or images.dtype != np.uint8:
-        found |= {} if pids is None else {"pids": np.shape(pids)}
-        raise InputError(
-            f"{found}: expected maps (E, N, 2), or one place per image shown, images uint8 (N, 3, H, W), "
-            "clusters (E, N), and N of the others"
-        )
+    return " ".join(map(dot.format, _looks("", values, codes)[" color"], values))

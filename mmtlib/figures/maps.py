@@ -99,39 +99,30 @@ def _umap() -> type:
 
 
 def umap_panels(
-    points: np.ndarray | Mapping[str, np.ndarray],
-    panels: Mapping[str, np.ndarray],
-    columns: int = 2,
-    groups: int = 7,
+    points: np.ndarray | Mapping[str, np.ndarray], panels: Mapping[str, np.ndarray], groups: int = 12
 ) -> Figure:
     """One map, coloured in several ways; or several maps on the same axes.
 
     Args:
         points: (N, 2), or panel title → (N, 2).
-        panels: Title → labels (N): booleans (False is marked by a cross), real numbers (a colour bar), or categories.
-            Put a number such as NMI into the title.
-        columns: Panels in a row.
+        panels: Title → labels (N): booleans (False is marked by a cross) or categories. Put a number such as NMI into
+            the title.
         groups: Of many categories (identities, clusters) the largest `groups` are coloured, the rest is grey.
     """
     maps = points if isinstance(points, Mapping) else dict.fromkeys(panels, points)
-    everything = np.concatenate([np.asarray(maps[title]) for title in panels])
-    low, high = everything.min(axis=0), everything.max(axis=0)
-    margin = 0.04 * (high - low)
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    cell = MAX_WIDTH / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(MAX_WIDTH, rows * (0.9 * cell + 0.3)), squeeze=False,
-                                layout="constrained")  # fmt: skip
+    figure, axes = plt.subplots(rows, columns, figsize=(MAX_WIDTH, rows * (0.9 * MAX_WIDTH / columns + 0.3)),
+                                sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax, (title, labels) in zip(axes.flat, panels.items()):
-        draw_points(ax, np.asarray(maps[title]), np.asarray(labels), groups)
-        ax.set(title=title, xticks=[], yticks=[], xlim=(low[0] - margin[0], high[0] + margin[0]))
-        ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        draw_points(ax, maps[title], labels, groups)
+        ax.set(title=title, xticks=[], yticks=[])
     return figure
 
 
-def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 7) -> None:
+def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 12) -> None:
     """Points (N, 2) coloured by label (N) as in `umap_panels`; rasterised, so that a vector file stays small."""
     size = float(np.clip(9000 / len(points), 4, 40))
     common = {"s": size, "linewidths": 0, "rasterized": True}
@@ -139,10 +130,6 @@ def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 
         for value, color, marker, name in ((True, BLUE, "o", "right"), (False, VERMILLION, "X", "wrong")):
             look = {"color": color, "marker": marker, "alpha": 0.7, "label": name}
             ax.scatter(*points[labels == value].T, **look, **common)
-        ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True)
-    elif labels.dtype.kind == "f":
-        dots = ax.scatter(*points.T, c=labels, cmap="viridis", **common)
-        ax.figure.colorbar(dots, ax=ax, shrink=0.8)
     else:
         values, counts = np.unique(labels, return_counts=True)
         shown = values if len(values) <= groups else values[np.argsort(-counts, kind="stable")[:groups]]
@@ -155,5 +142,6 @@ def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 
             if rest.any():
                 style["s"] = max(30.0, 2.2 * size)
             ax.scatter(*points[labels == value].T, color=color, marker=marker, label=str(value), **style)
-        if not rest.any():
-            ax.legend(markerscale=1.5, loc="best", handletextpad=0.1, frameon=True, ncols=2)
+    # Under the map, where it hides no image.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=6, fontsize=8, markerscale=1.3, handletextpad=0.1,
+              columnspacing=0.7)  # fmt: skip

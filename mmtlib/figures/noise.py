@@ -1,36 +1,32 @@
-"""Figures of wrong pseudo labels: which, how they look, what they have in common, how they come and go."""
+"""Wrong pseudo labels: which they are, what they have in common, how they come and go, how they follow a setting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mmtlib import InputError
 from mmtlib.figures.style import (
     BLUE,
     GREEN,
     GREY,
     MARKERS,
-    MAX_WIDTH,
     ORANGE,
     PALETTE,
     VERMILLION,
+    beside,
     legend,
+    name_rows,
     new_axes,
 )
-from mmtlib.noise.clusters import cluster_table, identity_table
+from mmtlib.noise.clusters import cluster_table
 
 
-def contingency_heatmap(
-    labels: np.ndarray, pids: np.ndarray, clusters: int = 8, people: int = 12, ax: Axes | None = None
-) -> Axes:
+def contingency_heatmap(labels: np.ndarray, pids: np.ndarray, clusters: int = 8, people: int = 12) -> Axes:
     """Images per identity (row) and cluster (column): the clusters with most false merges, and where their people are.
 
     Args:
@@ -39,87 +35,52 @@ def contingency_heatmap(
         clusters: How many columns; a last one counts these people's images in all other clusters.
         people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
     """
-    import seaborn as sns  # a second, for two figures
-
-    worst = cluster_table(labels, pids)["cluster"].to_numpy()[:clusters]
-    inside = np.isin(labels, worst)
-    found, counts = np.unique(pids[inside], return_counts=True)
-    rows = found[np.argsort(-counts, kind="stable")[:people]]
-    table = np.array([[((labels == k) & (pids == p)).sum() for k in worst] for p in rows])
-    order = np.lexsort((-table.max(axis=1), table.argmax(axis=1)))  # people of one cluster side by side
-    rows, table = rows[order], table[order]
-    elsewhere = [((pids == p) & ~inside).sum() for p in rows]
-    strangers = [(labels == k).sum() - n for k, n in zip(worst, table.sum(axis=0))]
-    table = np.vstack([np.column_stack([table, elsewhere]), [*strangers, 0]])
-    ax = new_axes(ax, height=1.6 + 0.3 * len(rows))
-    sns.heatmap(
-        table, mask=table == 0, cmap="cividis", annot=True, fmt="d", cbar=False, ax=ax,
-        xticklabels=[*worst, "other"], yticklabels=[*rows, "others"],
-    )  # fmt: skip
+    worst = cluster_table(labels, pids)["cluster"].tolist()[:clusters]
+    table = pd.crosstab(pids, np.where(np.isin(labels, worst), labels, -2))
+    table = table.reindex(columns=[*worst, -2], fill_value=0).set_axis([*worst, "other"], axis=1)
+    inside = table[worst].sum(axis=1).sort_values(ascending=False, kind="stable")
+    table = table.loc[inside[inside > 0].index]
+    shown, others = table.head(people), table.iloc[people:].sum()
+    counts = shown[worst].to_numpy()
+    shown = shown.iloc[
+        np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
+    ]  # people of one cluster side by side
+    others["other"] = 0
+    table = pd.concat([shown, others.to_frame("others").T])
+    ax = _heatmap(table, 1.6 + 0.3 * len(shown), annot=True, fmt="d", mask=table == 0, cbar=False)
     ax.axvline(len(worst), color="black", linewidth=1.5)
-    ax.axhline(len(rows), color="black", linewidth=1.5)
-    ax.grid(False)
-    ax.tick_params(labelrotation=0)
+    ax.axhline(len(shown), color="black", linewidth=1.5)
     ax.set(xlabel="cluster", ylabel="person", title="Images of each person in the most mixed clusters")
     return ax
 
 
-def worst_merges(
-    images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
-) -> Figure:
-    """The clusters with most false merges, a row each; frame and number name the person, c the camera."""
-    table = cluster_table(labels, pids)[["cluster", "size", "people"]].head(rows).to_numpy()
-    groups = {f"cluster {k}\n{size} images\n{people} people": labels == k for k, size, people in table}
-    return image_groups(images, groups, pids, camids, columns=columns)
-
-
-def worst_splits(
-    images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
-) -> Figure:
-    """The people with most false splits, a row each; frame and number name the cluster, c the camera."""
-    table = identity_table(labels, pids)[["pid", "images", "clusters"]].head(rows).to_numpy()
-    groups = {f"person {p}\n{count} images\n{clusters} clusters": pids == p for p, count, clusters in table}
-    return image_groups(images, groups, labels, camids, columns=columns)
-
-
-def image_groups(
-    images: Any, groups: Mapping[str, np.ndarray], inner: np.ndarray, camids: np.ndarray, columns: int = 9
-) -> Figure:
-    """Groups of images, a row each, in the order of an inner label, which colours the frames.
+def camera_pair_matrix(matrix: np.ndarray, label: str = "share", names: Sequence[str] | None = None) -> Axes:
+    """A number for each pair of cameras, such as the share of wrong merges between them.
 
     Args:
-        images: uint8 (N, 3, H, W), an array or a tensor.
-        groups: Title → members (N, bool). Of a large group, images at even steps are shown.
-        inner: (N) integers; −1 stands for none.
-        camids: Cameras (N).
+        matrix: (C, C); NaN where there is no pair: that cell stays empty.
+        label: What the numbers are.
+        names: Of the cameras; None: c1, c2, …
     """
-    if not groups:
-        raise InputError("no group of images to show")
-    height, width = images.shape[2:]
-    cell = MAX_WIDTH / (columns + 1.7)
-    size = (MAX_WIDTH, len(groups) * (cell * height / width + 0.32))
-    figure, axes = plt.subplots(len(groups), columns + 1, figsize=size, width_ratios=[1.7] + [1] * columns,
-                                squeeze=False, layout="constrained")  # fmt: skip
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.02)
-    for line, (title, members) in zip(axes, groups.items()):
-        chosen = np.flatnonzero(members)
-        chosen = chosen[np.argsort(inner[chosen], kind="stable")]
-        if len(chosen) > columns:
-            chosen = chosen[np.linspace(0, len(chosen) - 1, columns).round().astype(int)]
-        line[0].text(0, 0.5, title, ha="left", va="center", fontsize=10, transform=line[0].transAxes)
-        names, place = np.unique(inner[chosen], return_inverse=True)
-        for ax in line:
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        for ax, i, k in zip(line[1:], chosen, place):
-            color = GREY if inner[i] < 0 else PALETTE[k % len(PALETTE)]
-            ax.imshow(np.asarray(images[i]).transpose(1, 2, 0), interpolation="nearest")
-            ax.spines[:].set(visible=True, color=color, linewidth=3)
-            ax.set_title(f"{names[k] if names[k] >= 0 else '–'} c{camids[i] + 1}", fontsize=8, pad=3)
-    return figure
+    names = names or [f"c{i + 1}" for i in range(len(matrix))]
+    whole = np.array_equal(matrix, np.round(matrix), equal_nan=True)
+    annot = len(matrix) <= 10  # more have no room: the colour bar remains
+    ax = _heatmap(pd.DataFrame(matrix, names, names, dtype=float), 4.6, annot=annot, fmt=".0f" if whole else ".2f",
+                  square=True, cbar_kws={"label": label})  # fmt: skip
+    ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
+    return ax
 
 
-def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Axes:
+def _heatmap(table: pd.DataFrame, height: float, **options: Any) -> Axes:
+    import seaborn as sns  # a second, for two figures
+
+    ax = sns.heatmap(table, cmap="cividis", ax=new_axes(None, height), **options)
+    ax.grid(False)
+    ax.tick_params(labelrotation=0)
+    return ax
+
+
+def cause_bars(causes: pd.DataFrame, top: int = 8) -> Axes:
     """Share of each cause among the errors (bar), its base rate (line), and how many times as frequent it is.
 
     Args:
@@ -127,16 +88,13 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
         top: How many of them.
     """
     rows = causes.head(top)
-    ax = new_axes(ax, height=1.3 + 0.36 * len(rows))
+    ax = new_axes(None, height=1.3 + 0.36 * len(rows))
     place = np.arange(len(rows))
     ax.barh(place, rows["share"], color=VERMILLION, alpha=0.75, height=0.62, label="share of the errors")
     ax.vlines(rows["base"], place - 0.4, place + 0.4, color="black", linewidth=2.5, label="base rate")
     for i, row in enumerate(rows.to_dict("records")):
-        text = f" {row['lift']:.1f}× ({row['low']:.1f}–{row['high']:.1f})"
-        ax.annotate(text, (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=9.5)
-    ax.set_yticks(place, rows["cause"])
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
+        beside(ax, i, f"{row['lift']:.1f}× ({row['low']:.1f}–{row['high']:.1f})", fontsize=9.5)
+    name_rows(ax, rows["cause"])
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="share of pairs of images", xlim=(0, None))
     ax.set_title("What the errors have in common", loc="left")
@@ -144,10 +102,9 @@ def cause_bars(causes: pd.DataFrame, top: int = 8, ax: Axes | None = None) -> Ax
     return ax
 
 
-def transition_curves(transitions: Sequence[Mapping[str, float | None]], ax: Axes | None = None) -> Axes:
+def transition_curves(transitions: Sequence[Mapping[str, float | None]]) -> Axes:
     """How wrong labels come, go and stay: the records of `noise.measures.noise_transitions`, a line per share."""
-    ax = new_axes(ax)
-    epochs = [record["epoch"] for record in transitions]
+    ax, rows = new_axes(None), pd.DataFrame(transitions).set_index("epoch").astype(float)
     looks = {
         "wrong": ("wrong, of all images", VERMILLION, "-"),
         "stayed_wrong": ("wrong again, of those wrong before", ORANGE, "--"),
@@ -156,21 +113,15 @@ def transition_curves(transitions: Sequence[Mapping[str, float | None]], ax: Axe
         "left_out": ("left out, of all images", GREY, "-."),
     }
     for (key, (name, color, line)), marker in zip(looks.items(), MARKERS):
-        values = [np.nan if record[key] is None else record[key] for record in transitions]
-        if np.nansum(values) > 0:
-            ax.plot(epochs, values, color=color, linestyle=line, marker=marker, label=name)
+        if rows[key].sum() > 0:
+            ax.plot(rows[key], color=color, linestyle=line, marker=marker, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title="What becomes of wrong labels")
     legend(ax)
     return ax
 
 
-def noise_curves(
-    curves: pd.DataFrame,
-    measures: Mapping[str, str],
-    marks: Mapping[str, float] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def noise_curves(curves: pd.DataFrame, measures: Mapping[str, str], marks: Mapping[str, float]) -> Axes:
     """Measures against a setting of the clustering, with some of its values marked.
 
     Args:
@@ -178,70 +129,31 @@ def noise_curves(
         measures: Column → name in the legend.
         marks: Name → value of the setting, such as what a rule chose; vertical lines.
     """
-    ax = new_axes(ax)
+    ax = new_axes(None)
     for (column, name), color, marker in zip(measures.items(), PALETTE, MARKERS):
-        ax.plot(curves.index, curves[column], color=color, marker=marker, label=name)
-    lines = ("--", ":", "-.", (0, (1, 3)))
-    for i, (name, value) in enumerate((marks or {}).items()):
-        ax.axvline(value, color="#444444", linestyle=lines[i % len(lines)], linewidth=1.6, label=name)
+        ax.plot(curves[column], color=color, marker=marker, label=name)
+    for (name, value), line in zip(marks.items(), ("--", ":", "-.")):
+        ax.axvline(value, color="#444444", linestyle=line, linewidth=1.6, label=name)
     ax.set(xlabel=curves.index.name)
     legend(ax)
     return ax
 
 
-def entropy_scatter(clusters: pd.DataFrame, expected: float | None = None, ax: Axes | None = None) -> Axes:
+def entropy_scatter(clusters: pd.DataFrame, expected: float) -> Axes:
     """Purity of each cluster against how mixed its cameras are; larger dots are larger clusters.
 
     Args:
         clusters: As by `noise.cluster_table` with identities and cameras.
         expected: Mean camera entropy of the true identities, marked by a line.
     """
-    ax = new_axes(ax)
+    ax = new_axes(None)
     shown = clusters.dropna(subset="camera_entropy")
     x, y = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(shown)))  # small clusters share few values
     ax.scatter(shown["camera_entropy"] + x, shown["purity"] + y, s=4 * shown["size"], color=BLUE, alpha=0.4,
                linewidths=0, rasterized=True)  # fmt: skip
-    if expected is not None:
-        label = f"mean of the true identities, {expected:.2f}"
-        ax.axvline(expected, color=VERMILLION, linestyle="--", label=label)
-        legend(ax)
+    label = f"mean of the true identities, {expected:.2f}"
+    ax.axvline(expected, color=VERMILLION, linestyle="--", label=label)
     ax.set(xlabel="camera entropy (0: one camera, 1: evenly mixed)", ylabel="purity", ylim=(0, 1.05))
     ax.set_title("Clusters of one camera, clusters of one person")
-    return ax
-
-
-def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None, ax: Axes | None = None) -> Axes:
-    """Silhouettes of the images, apart for right and wrong labels where the truth is known.
-
-    Args:
-        scores: As by `noise.silhouettes` (N); NaN is left away.
-        wrong: As by `noise.measures.wrong_labels` (N), or None.
-    """
-    ax = new_axes(ax, height=3.2)
-    bins = np.linspace(min(0.0, np.nanmin(scores)), max(0.05, np.nanmax(scores)), 31)
-    if wrong is None:
-        label = f"all, mean {np.nanmean(scores):.2f}"
-        ax.hist(scores[~np.isnan(scores)], bins, color=BLUE, alpha=0.6, label=label)
-    else:
-        for mask, color, hatch, name in ((~wrong, BLUE, None, "right"), (wrong, VERMILLION, "//", "wrong")):
-            known = scores[mask & ~np.isnan(scores)]
-            label = f"{name} labels, mean {known.mean():.2f}" if len(known) else f"{name} labels: none"
-            ax.hist(known, bins, color=color, alpha=0.5, hatch=hatch, label=label)
-    ax.set(xlabel="silhouette (cosine distance)", ylabel="images", title="How well images fit their clusters")
-    legend(ax)
-    return ax
-
-
-def size_histogram(labels: np.ndarray, pids: np.ndarray | None = None, ax: Axes | None = None) -> Axes:
-    """How many clusters there are of each size, and how many identities where they are known."""
-    ax = new_axes(ax, height=3.2)
-    sizes = {"clusters": np.unique(labels[labels >= 0], return_counts=True)[1]}
-    if pids is not None:
-        sizes["identities"] = np.unique(pids, return_counts=True)[1]
-    bins = np.arange(0.5, max(each.max(initial=1) for each in sizes.values()) + 1.5)
-    for (name, each), color, line in zip(sizes.items(), (BLUE, VERMILLION), ("-", "--")):
-        look = {"histtype": "step", "linewidth": 2, "color": color, "linestyle": line}
-        ax.hist(each, bins, **look, label=f"{len(each)} {name}")
-    ax.set(xlabel="images", ylabel="how many", title="Sizes of the clusters")
     legend(ax)
     return ax

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -58,35 +60,19 @@ METHOD_STYLE: dict[str, dict[str, str]] = {
 def use_style() -> None:
     """Set the style of all figures that follow: sizes that stay legible when projected, the palette, a light grid."""
     plt.style.use("seaborn-v0_8-whitegrid")  # comes with matplotlib
-    mpl.rcParams.update(
-        {
-            "axes.prop_cycle": mpl.cycler(color=PALETTE),
-            "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
-            "figure.figsize": (MAX_WIDTH, 4.0),
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "font.size": 11,
-            "axes.titlesize": 12,
-            "axes.titleweight": "bold",
-            "axes.labelsize": 11,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "legend.title_fontsize": 11,
-            "axes.edgecolor": "#444444",
-            "axes.linewidth": 1.25,
-            "grid.color": "#E3E3E3",
-            "grid.linewidth": 1,
-            "patch.edgecolor": "white",
-            "patch.force_edgecolor": True,
-            "xtick.bottom": False,
-            "ytick.left": False,
-            "lines.linewidth": 2,
-            "lines.markersize": 6,
-            "image.cmap": "cividis",
-        }
-    )
+    mpl.rc("figure", figsize=(MAX_WIDTH, 4.0), dpi=110)
+    mpl.rc("savefig", dpi=160)
+    mpl.rc(
+        "font", size=11, **{"sans-serif": ["DejaVu Sans"]}
+    )  # comes with matplotlib: the same on every machine
+    mpl.rc("axes", titlesize=12, titleweight="bold", edgecolor="#444444", linewidth=1.25)
+    mpl.rc("axes", prop_cycle=mpl.cycler(color=PALETTE))
+    mpl.rc(("xtick", "ytick"), labelsize=10)
+    mpl.rc("legend", fontsize=10)
+    mpl.rc("grid", color="#E3E3E3", linewidth=1)
+    mpl.rc("patch", edgecolor="white", force_edgecolor=True)
+    mpl.rc("lines", linewidth=2)
+    mpl.rc("image", cmap="cividis")
 
 
 def new_axes(ax: Axes | None, height: float = 4.0) -> Axes:
@@ -101,6 +87,19 @@ def legend(ax: Axes, figure: Figure | None = None, columns: int = 2) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     else:
         ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names of the rows 0, 1, … of `ax`, the first on top, and a line at 0."""
+    ax.axvline(0, color="#444444", linewidth=1.2)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+
+
+def beside(ax: Axes, row: int, text: str, **look: Any) -> None:
+    """A number at the right edge of a row."""
+    ax.annotate(f" {text}", (1.01, row), xycoords=("axes fraction", "data"), va="center", **look)
 
 
 def png(figure: Figure) -> bytes:
@@ -127,7 +126,11 @@ def show(figure: Figure | Axes, alt: str) -> None:
         figure: A figure, or any axes of it.
         alt: What the figure shows, in a sentence or two, for readers who do not see it.
     """
+    display_image(figure.get_figure(root=True) if isinstance(figure, Axes) else figure, alt)
+
+
+def display_image(image: Figure | bytes, alt: str, width: int = 0) -> None:
+    """Put the image of `html_image` into a notebook."""
     from IPython.display import display
 
-    whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
-    display({"text/html": html_image(whole, alt), "text/plain": alt}, raw=True)
+    display({"text/html": html_image(image, alt, width), "text/plain": alt}, raw=True)

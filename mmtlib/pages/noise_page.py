@@ -7,7 +7,6 @@ sizes, silhouettes, cameras, and how steady the labels are from epoch to epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib import figures
@@ -34,17 +34,6 @@ _ERRORS = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure with its file name, the section it belongs to, its alt text and caption."""
-
-    name: str
-    section: str
-    figure: Figure
-    alt: str
-    caption: str
-
-
 def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     """Write `noise.json`, `figures/*.png` and `noise.html` (which holds all of it) into a folder.
 
@@ -59,112 +48,105 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         numbers["truth"] = against_truth(subject)
         tables[_TRUE] = _truth_table(numbers["truth"])
         tables |= {title: _cause_table(numbers["truth"][kind]) for kind, title in _ERRORS.items()}
-    pictures: dict[str, list[tuple[Markup, str]]] = {title: [] for title in tables}
     shown = np.sort(np.random.default_rng(0).permutation(len(subject.features))[:MAPPED])
     points = figures.umap_map(subject.features[shown]) if len(shown) > 3 else None
+    pictures: dict[str, list[tuple[Markup, str]]] = {title: [] for title in tables}
     with mpl.rc_context():
         figures.use_style()
-        for each in _pictures(subject, numbers, shown, points):
-            drawn = png(each.figure)
-            write_atomic(out / "figures" / f"{each.name}.png", drawn)
-            image = html_image(drawn, each.alt, round(96 * each.figure.get_figwidth()))
-            pictures[each.section].append((image, each.caption))
+        for section, name, drawn, caption in _pictures(subject, numbers, shown, points):
+            width, data = round(96 * drawn.figure.get_figwidth()), png(drawn.figure)
+            write_atomic(out / "figures" / f"{name}.png", data)
+            pictures[section].append((html_image(data, f"{name}: {caption}", width), caption))
     if explorable := points is not None and figures.can_hover():
-        pids = subject.pids if subject.known is not None and subject.known.all() else None
-        about = subject.images, subject.epochs[-1][None], pids, subject.camids, subject.names
-        figures.write_hover_page(out / "map.html", points[None], *about, title=subject.name, shown=shown)
+        labels = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
+        if subject.known is not None:
+            labels |= {"identity": subject.pids}
+        colours = {name: each[shown] for name, each in labels.items()}
+        about = subject.images[shown], [subject.names[i] for i in shown]
+        figures.write_hover_page(
+            out / "map.html", subject.name, points[None], *about, colours, [_map_title(numbers)]
+        )
     write_json(out / "noise.json", _json(numbers))
     parts = [
         {"title": title, "table": rows if len(rows) else None, "figures": pictures[title]}
         for title, rows in tables.items()
     ]
+    about = {"title": f"Label noise: {subject.name}", "note": subject.note, "command": command}
     page = render(
-        "noise.html",
-        title=f"Label noise: {subject.name}",
-        note=subject.note,
-        command=command,
-        parts=parts,
-        measured=_TRUE,
-        explorable=explorable,
-        mapped=points is not None,
+        "noise.html", **about, parts=parts, measured=_TRUE, explorable=explorable, mapped=points is not None
     )
     return write_atomic(out / "noise.html", page)
 
 
 def _pictures(
     subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray | None
-) -> Iterator[Picture]:
-    """The figures, one at a time: none is kept open."""
-    labels, free = subject.epochs[-1], _FREE
-    truth = numbers.get("truth")
-    several = numbers["clusters"] > 1
-    scores = silhouettes(subject.features, labels) if several else None
-    people = None if subject.known is None else subject.pids[subject.known]
-    yield Picture("sizes", free, figures.size_histogram(labels, people).figure,
-                  f"Histogram of cluster sizes: {numbers['sizes']}.", "Sizes of the clusters.")  # fmt: skip
-    wrong = wrong_labels(labels, subject.pids) if subject.known is not None and subject.known.all() else None
-    if several:
-        yield Picture("silhouettes", free, figures.silhouette_histogram(scores, wrong).figure,
-                      f"Histogram of silhouettes: {numbers['silhouette']}.",
-                      "How much nearer an image is to its own cluster than to the next one.")  # fmt: skip
+) -> Iterator[tuple[str, str, Axes | Figure, str]]:
+    """The figures, one at a time, so that none is kept open: section, file name, figure, what it shows."""
+    labels, truth = subject.epochs[-1], numbers.get("truth")
+    people = wrong = None
+    if subject.known is not None:
+        people = subject.pids[subject.known]
+        wrong = wrong_labels(labels, subject.pids) if subject.known.all() else None
+    yield _FREE, "sizes", figures.size_histogram(labels, people), "How many clusters there are of each size."
+    if numbers["clusters"] > 1:
+        scores = silhouettes(subject.features, labels)
+        caption = "How much nearer an image is to its own cluster than to the next one."
+        yield _FREE, "silhouettes", figures.silhouette_histogram(scores, wrong), caption
         means = pd.Series(scores[labels >= 0]).groupby(labels[labels >= 0]).agg(["mean", "size"])
-        loosest = means[means["size"] >= 4].sort_values("mean").head(3).index
-        groups = {f"cluster {k}\nsilhouette {means.loc[k, 'mean']:.2f}": labels == k for k in loosest}
+        loosest = means[means["size"] >= 4]["mean"].nsmallest(3)
+        groups = {f"cluster {k}\nsilhouette {mean:.2f}": labels == k for k, mean in loosest.items()}
         if groups:
             figure = figures.image_groups(subject.images, groups, labels, subject.camids)
-            yield Picture("loosest", free, figure, "Images of the three clusters that fit worst.",
-                          "Clusters of at least four images with the lowest silhouettes: look here first.")  # fmt: skip
+            caption = "Clusters of at least four images with the lowest silhouettes: look here first."
+            yield _FREE, "loosest", figure, caption
     if len(subject.epochs) > 1:
-        yield Picture("fates", free, figures.fate_alluvial(subject.epochs).figure,
-                      "Ribbons: what each clustering does to the images of the one before.",
-                      "Which images stay, merge, split or move with each new clustering.")  # fmt: skip
+        caption = "Which images stay, merge, split or move with each new clustering."
+        yield _FREE, "fates", figures.fate_alluvial(subject.epochs), caption
     if truth:
         yield from _true_pictures(subject, truth)
     if points is not None:
-        yield Picture("map", free, _map(subject, wrong, shown, points),
-                      "UMAP of the features, coloured in several ways.",
-                      "A map of the features: a picture, not a measure. The numbers stand in the tables.")  # fmt: skip
+        panels = {
+            "cluster": labels[shown],
+            "camera": np.char.add("c", (subject.camids[shown] + 1).astype(str)),
+        }
+        if wrong is not None:
+            panels = {"identity": subject.pids[shown], **panels, "label": ~wrong[shown]}
+        caption = "A map of the features (UMAP): a picture, not a measure. The numbers stand in the tables."
+        yield _FREE, "map", figures.umap_panels(points, panels), caption
 
 
-def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[Picture]:
-    section, known = _TRUE, subject.known
+def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[str, str, Axes | Figure, str]]:
+    known = subject.known
     pids, labels, camids = subject.pids[known], subject.epochs[-1][known], subject.camids[known]
     images = subject.images[np.flatnonzero(known)]
     if len(truth["transitions"]) > 1:
-        yield Picture("transitions", section, figures.transition_curves(truth["transitions"]).figure,
-                      "Shares of wrong labels that come, stay and go, by epoch.",
-                      "What becomes of wrong labels.")  # fmt: skip
+        caption = "What becomes of wrong labels from epoch to epoch."
+        yield _TRUE, "transitions", figures.transition_curves(truth["transitions"]), caption
     if truth["false_merges"]:
-        yield Picture("merges", section, figures.worst_merges(images, labels, pids, camids),
-                      "Images of the clusters with most false merges.",
-                      "Clusters that mix most people; a colour and number per person.")  # fmt: skip
-        yield Picture("contingency", section, figures.contingency_heatmap(labels, pids).figure,
-                      "Images per person and cluster, for the most mixed clusters.",
-                      "Who is in the most mixed clusters.")  # fmt: skip
+        caption = "Clusters that mix most people; a colour and number per person."
+        yield _TRUE, "merges", figures.worst_merges(images, labels, pids, camids), caption
+        caption = "Images per person and cluster: who is in the most mixed clusters."
+        yield _TRUE, "contingency", figures.contingency_heatmap(labels, pids), caption
     if truth["false_splits"]:
-        yield Picture("splits", section, figures.worst_splits(images, labels, pids, camids),
-                      "Images of the people with most false splits.",
-                      "People that are torn apart most; a colour and number per cluster.")  # fmt: skip
-    if truth["purity_and_camera_entropy"] is not None:
+        caption = "People that are torn apart most; a colour and number per cluster."
+        yield _TRUE, "splits", figures.worst_splits(images, labels, pids, camids), caption
+    if (relation := truth["purity_and_camera_entropy"]) is not None:
         ideal = cluster_table(pids, pids, camids)["camera_entropy"].mean()
-        rows = cluster_table(labels, pids, camids)
-        yield Picture("cameras", section, figures.entropy_scatter(rows, ideal).figure,
-                      "Purity of each cluster against the entropy of its cameras.",
-                      f"Spearman's correlation {truth['purity_and_camera_entropy']:.2f}.")  # fmt: skip
+        caption = f"Purity and camera entropy of each cluster: Spearman's correlation {relation:.2f}."
+        yield _TRUE, "cameras", figures.entropy_scatter(cluster_table(labels, pids, camids), ideal), caption
     for kind, title in _ERRORS.items():
         if truth[kind]:
-            rows = pd.DataFrame(truth[kind])
-            yield Picture(kind, title, figures.cause_bars(rows).figure,
-                          "Bars of the share of each cause with its base rate.",
-                          "In brackets the 95 % interval of share / base rate.")  # fmt: skip
+            caption = (
+                "Share of each cause beside its base rate; in brackets the 95 % interval of their ratio."
+            )
+            yield title, kind, figures.cause_bars(pd.DataFrame(truth[kind])), caption
 
 
-def _map(subject: Subject, wrong: np.ndarray | None, shown: np.ndarray, points: np.ndarray) -> Figure:
-    cameras = np.char.add("c", (subject.camids[shown] + 1).astype(str))
-    panels = {"cluster": subject.epochs[-1][shown], "camera": cameras}
-    if wrong is not None:
-        panels = {"identity": subject.pids[shown], **panels, "label": ~wrong[shown]}
-    return figures.umap_panels(points, panels)
+def _map_title(numbers: dict[str, Any]) -> str:
+    """What stands beside the map to explore, because a picture is not a measure."""
+    text = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
+    quality = numbers["truth"]["label_quality"] if "truth" in numbers else None
+    return f"{text}; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}" if quality else text
 
 
 def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:
@@ -190,14 +172,11 @@ def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:
 
 def _truth_table(truth: dict[str, Any]) -> pd.DataFrame:
     both = truth["label_quality"], truth["label_quality_of_all"]
-    rows = [
-        (TITLES[name], *(f"{each[name]:.3f}" for each in both)) for name in QUALITY if name != "noise_share"
-    ]
-    table = pd.DataFrame(rows, columns=["measure", "clustered images", "all (left out = alone)"])
-    if truth["silhouette_auc"] is not None:
-        name = "AUC of a low silhouette for a wrong label"
-        table.loc[len(table)] = [name, f"{truth['silhouette_auc']:.3f}", "–"]
-    return table
+    names = [name for name in QUALITY if name != "noise_share"]
+    rows = [[TITLES[name], *(f"{each[name]:.3f}" for each in both)] for name in names]
+    if (auc := truth["silhouette_auc"]) is not None:
+        rows.append(["AUC of a low silhouette for a wrong label", f"{auc:.3f}", "–"])
+    return pd.DataFrame(rows, columns=["measure", "clustered images", "all (left out = alone)"])
 
 
 def _cause_table(causes: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,9 +1,9 @@
-"""What single parts and alternatives are worth, and from which noise rate on one method leads another."""
+"""What single parts and alternatives are worth, by how long is trained and how wrong the labels are."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,22 +12,19 @@ import pandas as pd
 from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.results.findings import number
-from mmtlib.results.tables import paired, pairs, table
+from mmtlib.results.runs import FinishedRun
+from mmtlib.results.tables import SCORES, paired, pairs, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
     """In which switches each method differs from the reference: name → (its value, the other's)."""
-    base = dataclasses.asdict(METHODS[reference]) | {"title": ""}
-    rows = {method: dataclasses.asdict(METHODS[method]) | {"title": ""} for method in methods}
-    return {
-        m: {name: (v, base[name]) for name, v in row.items() if v != base[name]} for m, row in rows.items()
-    }
+    rows = {m: dataclasses.asdict(METHODS[m]) | {"title": ""} for m in (*methods, reference)}
+    base = rows[reference]
+    return {m: {name: (v, base[name]) for name, v in rows[m].items() if v != base[name]} for m in methods}
 
 
-def differences(
-    results: Sequence[dict], methods: Sequence[str], reference: str = "mmt", key: str = "mAP"
-) -> pd.DataFrame:
-    """Each method minus the reference, paired by seed, with 95 % intervals by Student's t.
+def differences(results: Sequence[dict], methods: Sequence[str], reference: str = "mmt") -> pd.DataFrame:
+    """mAP of each method minus the reference's, paired by seed, with 95 % intervals by Student's t.
 
     Args:
         results: Result dicts of one task and one setting; methods without a pair are left out.
@@ -41,16 +38,15 @@ def differences(
     """
     summary, rows = table(results), []
     for method in methods:
-        lines = paired(results, method, reference, key)
-        own = summary[summary["method"] == method]
-        title = METHODS[method].title
-        if len(lines) > 1 or (len(lines) and len(own) > 1):
+        lines, own = paired(results, method, reference), summary[summary["method"] == method]
+        if len(lines) and len(lines) + len(own) > 2:
+            title = METHODS[method].title
             raise InputError(f"{title} was run in several tasks or settings: give the results of one")
-        if len(lines):
+        for line in lines.to_dict("records"):
             lr = next(r["config"]["lr"] for r in results if r["method"] == method)
-            row = {"method": method, "title": title, "lr": lr}
-            row |= {"score": own[key].iloc[0], "score_sd": own[f"{key}_sd"].iloc[0]}
-            rows.append(row | lines.iloc[0][["n", "mean", "sd", "low", "high"]].to_dict())
+            row = {"method": method, "title": METHODS[method].title, "lr": lr}
+            row |= {"score": own["mAP"].item(), "score_sd": own["mAP_sd"].item()}
+            rows.append(row | {name: line[name] for name in ("n", "mean", "sd", "low", "high")})
     if not rows:
         name = METHODS[reference].title
         raise InputError(f"no pair of runs with {name}: run both methods with the same seeds")
@@ -59,44 +55,59 @@ def differences(
 
 def groups(rows: pd.DataFrame) -> dict[str, list[str]]:
     """The titles of `differences` by what their 95 % intervals say: "behind", "ahead" or "undecided"."""
-    found: dict[str, list[str]] = {"behind": [], "undecided": [], "ahead": []}
-    for row in rows.to_dict("records"):
-        side = "ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else "undecided"
-        found[side].append(row["title"])
-    return found
+    sides = np.select([rows["high"] < 0, rows["low"] > 0], ["behind", "ahead"], "undecided")
+    return {side: rows.loc[sides == side, "title"].tolist() for side in ("behind", "undecided", "ahead")}
+
+
+def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:
+    """Result dicts of runs as if each epoch had been the last.
+
+    That is what a shorter run would have given: the learning rate is constant over the epochs, and every epoch begins
+    with a new optimiser.
+    """
+    return [
+        run.result
+        | {name: record[name] for name in SCORES}
+        | {"epochs": record["epoch"], "config": run.result["config"] | {"epochs": record["epoch"]}}
+        for run in runs
+        for record in run.history
+    ]
+
+
+def gains(results: Sequence[dict], a: str, b: str, *settings: str) -> dict[tuple, pd.Series]:
+    """mAP of `a` minus that of `b` by seed, of the runs that agree in all else, per value of the settings.
+
+    There is no entry without a pair.
+    """
+    cells: dict[tuple, list[dict]] = {}
+    for result in results:
+        cells.setdefault(tuple(result["config"][name] for name in settings), []).append(result)
+    found = {cell: pairs(cells[cell], a, b).set_index("seed")["difference"] for cell in sorted(cells)}
+    return {cell: values for cell, values in found.items() if len(values)}
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """From which value of a setting on method `a` leads `b`.
+    """From which share of replaced labels on method `a` leads `b` by more than the differences' standard deviation.
 
     Attributes:
-        values: Values of the setting (V), rising.
-        differences: a − b for each seed, (S, V).
-        at: The value from which the mean difference exceeds its standard deviation over seeds, interpolated
-            linearly; the lowest value if it does everywhere; None if it does not at the highest value.
-        seeds: The same for each seed's own difference and the same standard deviation.
+        values: Shares (V), rising.
+        differences: mAP of a − b for each seed, (S, V); `mean` and `sd` over the seeds, (V).
+        at: The share from which the mean exceeds its sd, interpolated linearly; the lowest one if it does everywhere;
+            None if it does not at the highest.
+        seeds: The same for each seed's own difference and the same sd.
     """
 
     a: str
     b: str
     values: np.ndarray
     differences: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
     at: float | None
     seeds: tuple[float | None, ...]
 
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over seeds, (V)."""
-        return self.differences.mean(axis=0)
-
-    @property
-    def sd(self) -> np.ndarray:
-        """Standard deviation over seeds, (V)."""
-        return self.differences.std(axis=0, ddof=1)
-
     def __str__(self) -> str:
-        """The crossing in a sentence; rates as percentages."""
         names = f"{METHODS[self.a].title} against {METHODS[self.b].title}"
         ends = [f"{number(self.mean[i])} ± {self.sd[i]:.1f} at {self.values[i]:.0%}" for i in (0, -1)]
         scale = f"(mAP: {ends[0]}, {ends[1]})"
@@ -111,30 +122,24 @@ class Crossing:
         return f"{names}: ahead by more than the sd from {self.at:.0%} on ({count}{spread}) {scale}"
 
 
-def crossing(
-    results: Sequence[dict], a: str, b: str, setting: str = "noise_rate", key: str = "mAP"
-) -> Crossing | None:
-    """From which value of a setting on `a` leads `b` by more than the standard deviation of the paired difference.
+def crossing(results: Sequence[dict], a: str, b: str) -> Crossing | None:
+    """From which share of replaced labels on `a` leads `b`.
 
     Args:
-        results: Result dicts of one task that differ in method, seed and this setting.
+        results: Result dicts of one task that differ in method, seed and noise rate.
 
     Returns:
-        The crossing over the values and seeds that both methods have throughout; None where fewer than two values or
+        The crossing over the shares and seeds that both methods have throughout; None where fewer than two shares or
         two seeds are complete.
     """
-    found: dict[float, dict[int, float]] = {}
-    for value in sorted({r["config"][setting] for r in results}):
-        pair = pairs([r for r in results if r["config"][setting] == value], a, b, key)
-        if len(pair):
-            found[value] = dict(zip(pair["seed"], pair["difference"]))
-    seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
-    if len(found) < 2 or len(seeds) < 2:
+    every = pd.DataFrame(
+        {rate: found for (rate,), found in gains(results, a, b, "noise_rate").items()}
+    ).dropna()
+    if min(every.shape) < 2:
         return None
-    table_ = np.array([[column[seed] for column in found.values()] for seed in seeds])
-    values, sd = np.array(list(found)), table_.std(axis=0, ddof=1)
-    own = tuple(last_rise(values, row - sd) for row in table_)
-    return Crossing(a, b, values, table_, last_rise(values, table_.mean(axis=0) - sd), own)
+    values, mean, sd = every.columns.to_numpy(), every.mean().to_numpy(), every.std().to_numpy()
+    seeds = tuple(last_rise(values, row - sd) for row in every.to_numpy())
+    return Crossing(a, b, values, every.to_numpy(), mean, sd, last_rise(values, mean - sd), seeds)
 
 
 def last_rise(values: np.ndarray, margins: np.ndarray) -> float | None:

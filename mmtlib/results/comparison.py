@@ -12,7 +12,7 @@ import pandas as pd
 from mmtlib.config import METHODS, Settings, has_clusters, profile_variant, seen_settings
 from mmtlib.results.findings import number
 from mmtlib.results.runs import PAPER, read_published
-from mmtlib.results.tables import TITLES, frame, spread, task_name
+from mmtlib.results.tables import TITLES, dashed, frame, spreads, task_name
 from mmtlib.runs.cells import Cell
 
 TOLERANCE = 1.5  # mAP: a mean of ours as near as this to a published number counts as the same
@@ -52,19 +52,15 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
     """
     ours: dict[tuple, dict[str, list[dict]]] = {}
     for row in frame(results).to_dict("records") if results else ():
-        backbone = row["result"]["backbone"]
-        ends = (published_name(row["source"]), published_name(row["target"]))
-        k = None if pd.isna(row["clusters"]) else int(row["clusters"])
+        backbone, ends = row["result"]["backbone"], [published_name(row[end]) for end in ("source", "target")]
         variant = ", ".join(part for part in row["variant"].split(", ") if part != f"backbone {backbone}")
-        cell = ours.setdefault((*ends, row["method"], backbone, k), {})
+        cell = ours.setdefault((*ends, row["method"], backbone, row["clusters"]), {})
         cell.setdefault(variant, []).append(row)
-    rows = []
-    theirs = read_published()
+    rows, theirs = [], read_published()
     for row in theirs[theirs["reported_in"].str.startswith(reported_in)].to_dict("records"):
-        k = None if pd.isna(row["clusters"]) else int(row["clusters"])
-        named = {name: row[name] for name in ("source", "target", "method", "backbone", "ends")}
-        named |= {"clusters": k, "published": row["mAP"], "published_gap": row["gap"]}
-        key = (row["source"], row["target"], _ROWS.get(row["method"]), row["backbone"], k)
+        named = {name: row[name] for name in ("source", "target", "method", "backbone", "ends", "clusters")}
+        named |= {"published": row["mAP"], "published_gap": row["gap"]}
+        key = (row["source"], row["target"], _ROWS.get(row["method"]), row["backbone"], row["clusters"])
         found = ours.get(key, {"": []})
         rows += [named | _summary(runs, row["mAP"]) | {"variant": variant} for variant, runs in found.items()]
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
@@ -84,24 +80,33 @@ def against_cells(
         A row per task, method, K and variant: task, method, title, clusters, variant, wanted (seeds), published (mean
         mAP of the reference, missing where there is none), published_gap, and mAP … hardware as in `against_paper`.
     """
-    rows: dict[tuple, list[dict]] = {}
-    names: dict[tuple, dict[str, Any]] = {}
+    wanted: dict[tuple, list[dict]] = {}
     for cell in cells:
         s = cell.settings
         k = s.clusters if has_clusters(s.method) else None
-        key = (s.source, s.target, s.method, k, profile_variant(cell.profile, s))
-        names[key] = {"task": task_name(s.to_dict()), "method": s.method, "title": METHODS[s.method].title}
-        rows.setdefault(key, []).append(_identity(s.to_dict()))
+        task = task_name(s.to_dict())
+        key = (
+            s.source,
+            s.target,
+            task,
+            s.method,
+            METHODS[s.method].title,
+            k,
+            profile_variant(cell.profile, s),
+        )
+        wanted.setdefault(key, []).append(_identity(s.to_dict()))
     mine, theirs = (frame(each).to_dict("records") if each else [] for each in (results, reference))
     table = []
-    for key, wanted in rows.items():
+    for (_, _, *named), each in wanted.items():
         own, other = (
-            [r for r in each if _identity(r["result"]["config"]) in wanted] for each in (mine, theirs)
+            [r for r in rows if _identity(r["result"]["config"]) in each] for rows in (mine, theirs)
         )
-        named = names[key] | {"clusters": key[3], "variant": key[4], "wanted": len(wanted)}
-        beside = _summary(other, np.nan)
-        named |= {"published": beside["mAP"], "published_gap": beside["gap"]}
-        table.append(named | _summary(own, beside["mAP"]))
+        row, beside = (
+            dict(zip(("task", "method", "title", "clusters", "variant"), named)),
+            _summary(other, np.nan),
+        )
+        row |= {"wanted": len(each), "published": beside["mAP"], "published_gap": beside["gap"]}
+        table.append(row | _summary(own, beside["mAP"]))
     return pd.DataFrame(table).astype({"clusters": "Int64"})
 
 
@@ -109,27 +114,23 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`against_paper` or `against_cells` as people read it."""
     paper = "ends" in table
     theirs, gap = "published" if paper else "committed", TITLES["gap"]
-    shown = {"task": table["source"] + "→" + table["target"], "method": table["method"]} if paper else {
-        "task": table["task"], "method": table["title"]}  # fmt: skip
     if paper:
-        shown["backbone"] = table["backbone"]
-    shown["K"] = ["–" if pd.isna(k) else str(k) for k in table["clusters"]]
-    if table["variant"].any():
-        shown["settings changed"] = table["variant"]
-    shown[theirs] = [spread(value, np.nan) for value in table["published"]]
-    shown[f"{theirs}: {gap}"] = [spread(value, np.nan, 0) for value in table["published_gap"]]
-    shown["ours"] = [spread(*pair, missing=NOT_RUN) for pair in zip(table["mAP"], table["mAP_sd"])]
-    shown[f"ours: {gap}"] = [spread(*pair, 0) for pair in zip(table["gap"], table["gap_sd"])]
+        shown = {"task": table["source"] + "→" + table["target"]} | {
+            name: table[name] for name in ("method", "backbone")
+        }
+    else:
+        shown = {"task": table["task"], "method": table["title"]}
+    shown["K"] = dashed(table["clusters"])
+    shown |= {"settings changed": table["variant"]} if table["variant"].any() else {}
+    shown |= {theirs: spreads(table, "published"), f"{theirs}: {gap}": spreads(table, "published_gap")}
+    shown |= {"ours": spreads(table, "mAP", NOT_RUN), f"ours: {gap}": spreads(table, "gap")}
     shown["difference"] = ["–" if pd.isna(d) else number(d) for d in table["difference"]]
     shown["verdict"] = table["verdict"]
-    wanted = [""] * len(table) if paper else [f" of {n}" for n in table["wanted"]]
-    shown["seeds"] = [f"{n}{of}" for n, of in zip(table["seeds"], wanted)]
-    shown["batch-norm group"] = ["–" if pd.isna(n) else f"{n:.0f}" for n in table["bn_group"]]
-    shown["hours a run"] = ["–" if pd.isna(hours) else f"{hours:.2f}" for hours in table["hours"]]
+    shown["seeds"] = table["seeds"].astype(str) + ("" if paper else " of " + table["wanted"].astype(str))
+    shown["batch-norm group"] = dashed(table["bn_group"], ".0f")
+    shown["hours a run"] = dashed(table["hours"], ".2f")
     shown["hardware"] = table["hardware"]
-    if paper:
-        shown["ends of the published gap"] = table["ends"]
-    return pd.DataFrame(shown)
+    return pd.DataFrame(shown | ({"ends of the published gap": table["ends"]} if paper else {}))
 
 
 def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
@@ -138,20 +139,19 @@ def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
         empty = dict.fromkeys(("mAP", "mAP_sd", "gap", "gap_sd", "difference", "bn_group", "hours"), np.nan)
         return empty | {"seeds": 0, "verdict": NOT_RUN, "hardware": "–"}
     runs, found = [row["result"] for row in rows], pd.DataFrame(rows)
-    mean, gap = found["mAP"].mean(), found["gap"]
+    mean, gap_sd = found["mAP"].mean(), found["gap"].std(ddof=1)
     near = "within" if abs(mean - theirs) <= TOLERANCE else "outside"
     hardware = [run.get("hardware", {}) for run in runs]
+    batches = (c["bn_group"] or c["num_ids"] * c["num_instances"] for c in (run["config"] for run in runs))
     return {
         "mAP": mean,
         "mAP_sd": found["mAP"].std(ddof=1),
-        "gap": gap.mean(),
-        "gap_sd": gap.std(ddof=1) if gap.std(ddof=1) else np.nan,  # the ends are 0 and 100 by definition
+        "gap": found["gap"].mean(),
+        "gap_sd": gap_sd if gap_sd else np.nan,  # the ends are 0 and 100 by definition
         "seeds": len(rows),
         "difference": mean - theirs,
         "verdict": "–" if pd.isna(theirs) else f"{near} {TOLERANCE} mAP",
-        "bn_group": max(
-            c["bn_group"] or c["num_ids"] * c["num_instances"] for c in (r["config"] for r in runs)
-        ),
+        "bn_group": max(batches),
         "hours": float(np.mean([sum(run.get("seconds", {}).values()) for run in runs]) / 3600),
         "hardware": ", ".join(sorted({str(h.get("gpu") or h.get("cpu")) for h in hardware})),
     }

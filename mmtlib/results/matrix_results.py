@@ -13,6 +13,7 @@ from mmtlib.data.tasks import DATA_SETTINGS, data_keys
 from mmtlib.files import home, read_json, write_json
 from mmtlib.results.runs import FinishedRun
 from mmtlib.results.tables import QUALITY, SCORES, task_name
+from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
 from mmtlib.runs.run import run_config
 
@@ -34,35 +35,27 @@ def _command(name: str) -> str:
     return f"mmt batch matrices/{name}.yaml --out DIR --results results/{name}.json"
 
 
-def write_results(runs: Sequence[Any], name: str, cells: int, file: Path) -> Path:
+def write_results(runs: Sequence[FinishedRun | RunFolder], name: str, cells: int, file: Path) -> Path:
     """Keep the finished runs of a matrix in one file, for `read`.
 
     Args:
-        runs: `runs.folder.RunFolder` or `FinishedRun`.
+        runs: Finished runs.
         name: The matrix's name.
         cells: How many it has.
         file: The file.
     """
-    entries = [entry(run) for run in runs]
+    entries = [_entry(run.result, run.history) for run in runs]
     return write_json(file, {"command": _command(name), **provenance(), "cells": cells, "results": entries})
 
 
-def entry(run: Any) -> dict[str, Any]:
-    """What a file keeps of a finished run: its result, and of its epochs the scores and the labels' quality.
-
-    Args:
-        run: A finished run.
-
-    Returns:
-        `result.json` with `curve` (a list over the epochs for each score), `label_curve` (the same for each measure of
-        the pseudo labels) and `memorisation` (the last epoch's).
-    """
-    history, adapted = run.history, "label_quality" in run.history[-1]
-    curve = {name: [round(record[name], 4) for record in history] for name in SCORES}
-    labels = {name: [round(r["label_quality"][name], 5) for r in history] for name in QUALITY if adapted}
-    return run.result | {
-        "curve": curve,
-        "label_curve": labels,
+def _entry(result: dict, history: list[dict]) -> dict[str, Any]:
+    """A run's result, with a list over its epochs for each score and measure of the labels; `_history` reads it."""
+    adapted = "label_quality" in history[-1]
+    return result | {
+        "curve": {name: [round(record[name], 4) for record in history] for name in SCORES},
+        "label_curve": {
+            name: [round(r["label_quality"][name], 5) for r in history] for name in QUALITY if adapted
+        },
         "memorisation": history[-1].get("memorisation"),
     }
 
@@ -108,13 +101,12 @@ def _current(entries: Iterable[dict]) -> Iterable[dict]:
 
 def _history(item: dict) -> list[dict]:
     """The epochs of an entry as history records."""
-    count = len(item["curve"]["mAP"])
-    first = 1 if item["label_curve"] else 0  # direct transfer has one record, of epoch 0
-    records = [{"epoch": first + e} | {k: v[e] for k, v in item["curve"].items()} for e in range(count)]
-    if item["label_curve"]:
-        records = [
-            record | {"label_quality": {name: values[e] for name, values in item["label_curve"].items()}}
-            for e, record in enumerate(records)
-        ]
+    curve, labels = item["curve"], item["label_curve"]
+    records = []
+    for i in range(len(curve["mAP"])):
+        record = {"epoch": i + 1 if labels else i}  # direct transfer has one record, of epoch 0
+        record |= {name: values[i] for name, values in curve.items()}
+        quality = {name: values[i] for name, values in labels.items()}
+        records.append(record | ({"label_quality": quality} if labels else {}))
     records[-1]["memorisation"] = item["memorisation"]
     return records

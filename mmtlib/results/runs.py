@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +64,20 @@ def not_run(out: str | Path, results: Sequence[dict]) -> list[tuple[str, str]]:
     """
     profile = main_profile(results)
     found = {(r["source"], r["target"], r["method"], r["seed"]) for r in results}
-    tasks = [task for task in TASKS[profile] if task in {cell[:2] for cell in found}] and TASKS[profile]
+    ours = any(cell[:2] in TASKS[profile] for cell in found)
     missing = [
         (f"{METHODS[method].title}, {source}→{target}, seed {seed}", "not run")
-        for source, target in tasks or ()
-        for method in MAIN_METHODS
-        for seed in SEEDS[profile]
-        if (source, target, method, seed) not in found
+        for (source, target), method, seed in product(TASKS[profile], MAIN_METHODS, SEEDS[profile])
+        if ours and (source, target, method, seed) not in found
     ]
     for file in sorted(_cache(out).rglob("config.json")):
         folder = RunFolder(file.parent)
         if folder.result is None:
-            config, done = read_json(file), len(folder.history)
-            title = METHODS[config["method"]].title if "method" in config else "source pre-training"
-            total = config["epochs"] if "method" in config else config["source_epochs"]
+            adapts = "method" in (config := read_json(file))
+            title = METHODS[config["method"]].title if adapts else "source pre-training"
+            total = config["epochs" if adapts else "source_epochs"]
             name = f"{title}, {task_name(config)}, seed {config['seed']}"
-            missing.append((name, f"not finished: {done} of {total} epochs"))
+            missing.append((name, f"not finished: {len(folder.history)} of {total} epochs"))
     return missing
 
 
@@ -100,20 +100,18 @@ def read_published() -> pd.DataFrame:
 
 def _published_gap(row: dict[str, Any], table: pd.DataFrame) -> tuple[float, str]:
     """The share of the gap that a published row closes, and its ends in words."""
-    same, target = table["reported_in"] == row["reported_in"], table["target"] == row["target"]
-    paper, backbone = table["reported_in"].str.startswith(PAPER), table["backbone"]
-    direct = target & (table["source"] == row["source"]) & (table["method"] == "direct transfer")
-    bound = target & (table["source"] == row["target"])
-    ends = (
-        (direct & same & (backbone == row["backbone"]), direct & same, direct & paper & (backbone == row["backbone"]),
-         direct & paper & (backbone == "resnet50")),
-        (bound & same & (table["method"] == "supervised on target"), bound & (table["method"] == BOUND)),
-    )  # fmt: skip
-    chosen = [next((table[each].iloc[0] for each in choices if each.any()), None) for choices in ends]
-    if row["source"] == row["target"] or any(end is None for end in chosen) or pd.isna(row["mAP"]):
+    same, paper = table["reported_in"] == row["reported_in"], table["reported_in"].str.startswith(PAPER)
+    target, method, backbone = table["target"] == row["target"], table["method"], table["backbone"]
+    direct = target & (table["source"] == row["source"]) & (method == "direct transfer")
+    bound, alike = target & (table["source"] == row["target"]), backbone == row["backbone"]
+    paper &= direct
+    choices = (
+        (direct & same & alike, direct & same, paper & alike, paper & (backbone == "resnet50")),
+        (bound & same & (method == "supervised on target"), bound & (method == BOUND)),
+    )
+    ends = [next((table[each].iloc[0] for each in masks if each.any()), None) for masks in choices]
+    if row["source"] == row["target"] or any(end is None for end in ends) or pd.isna(row["mAP"]):
         return float("nan"), ""
-    names = [
-        f"{end['mAP']:.1f} ({end['reported_in'].partition(' (')[0].partition(',')[0]})" for end in chosen
-    ]
-    gap = float(share_of_gap(row["mAP"], *(end["mAP"] for end in chosen)))
-    return gap, f"direct {names[0]}, supervised {names[1]}"
+    lower, upper = (f"{end['mAP']:.1f} ({re.split(' [(]|,', end['reported_in'])[0]})" for end in ends)
+    gap = float(share_of_gap(row["mAP"], *(end["mAP"] for end in ends)))
+    return gap, f"direct {lower}, supervised {upper}"

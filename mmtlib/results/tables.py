@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,17 @@ from mmtlib.config import (
 SCORES = ("mAP", "top1", "top5", "top10")
 QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
 # What tables, axes and legends call a measure or a setting.
-TITLES = {"mAP": "mAP", "top1": "top-1", "top5": "top-5", "top10": "top-10", "gap": "gap closed (%)"}
-TITLES |= {"nmi": "NMI", "ari": "ARI", "purity": "purity", "noise_share": "left out"}
-TITLES |= {f"pairwise_{name}": f"pairwise {name}" for name in ("precision", "recall")}
-TITLES |= {"pairwise_f1": "pairwise F1", "accuracy": "training accuracy (share)"}
-TITLES |= {"right": "right labels", "wrong": "wrong labels", "noise_rate": "share of labels replaced"}
-TITLES |= {"clusters": "clusters K", "epochs": "epochs of adaptation", "iterations": "iterations per epoch"}
+TITLES = {
+    "mAP": "mAP", "top1": "top-1", "top5": "top-5", "top10": "top-10", "gap": "gap closed (%)",
+    "nmi": "NMI", "ari": "ARI", "purity": "purity", "pairwise_precision": "pairwise precision",
+    "pairwise_recall": "pairwise recall", "pairwise_f1": "pairwise F1", "noise_share": "left out",
+    "right": "right labels", "wrong": "wrong labels", "noise_rate": "share of labels replaced",
+    "clusters": "clusters K", "epochs": "epochs of adaptation",
+}  # fmt: skip
 GAP = "Gap closed: (method − direct transfer) / (supervised − direct transfer) in mAP, where a seed has both ends."
 METHOD_ORDER = (*MAIN_METHODS, *(m for m in METHODS if m not in MAIN_METHODS))  # of rows, bars and legends
 _CELL = ["source", "target", "method", "clusters", "variant"]
-_ENDS = ("direct", "supervised")  # of the gap
+ENDS = ("direct", "supervised")  # of the gap
 
 
 def task_name(result: dict) -> str:
@@ -99,7 +100,7 @@ def share_of_gap(score: Any, direct: Any, supervised: Any) -> Any:
 def _gaps(every: pd.DataFrame) -> pd.Series:
     """Each row of `frame` between the two ends of its task, seed and pre-training."""
     place, ends = ["source", "target", "start", "seed"], []
-    for method in _ENDS:
+    for method in ENDS:
         rows = every[(every["method"] == method) & (every["variant"] == every["start"])].set_index(place)
         ends.append(rows["mAP"].reindex(pd.MultiIndex.from_frame(every[place])).to_numpy())
     return share_of_gap(every["mAP"], *ends)
@@ -111,8 +112,8 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
     Returns:
         A row per task, method, K and variant: task, method, title, clusters, variant, seeds (their number), gap_seeds
         (those with both ends of the gap), scored ("2 of 11" queries, empty where all are), then for each of mAP, top1,
-        top5, top10 and gap (see `frame`) its mean and,
-        as `mAP_sd` and so on, its standard deviation (over n − 1; missing for one seed).
+        top5, top10 and gap (see `frame`) its mean and, as `mAP_sd` and so on, its standard deviation (over n − 1;
+        missing for one seed).
     """
     rows = []
     for row, group in _cells(frame(results)):
@@ -120,7 +121,7 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
         row |= {"scored": _scored(group["result"].iloc[0])}
         for name in (*SCORES, "gap"):
             row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
-        row |= {"gap_sd": np.nan} if row["method"] in _ENDS else {}  # 0 and 100 by definition
+        row |= {"gap_sd": np.nan} if row["method"] in ENDS else {}  # 0 and 100 by definition
         rows.append(row)
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
 
@@ -136,17 +137,25 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     """`table` as people read it: "61.3 ± 2.4" in one column per score; the variants only where there are any."""
     shown = {"task": summary["task"], "method": summary["title"]}
     for name in ("mAP", "gap", *SCORES[1:]):
-        digits = 0 if name == "gap" else 1
-        pairs_ = zip(summary[name], summary[f"{name}_sd"])
-        shown[TITLES[name]] = [spread(mean, sd, digits) for mean, sd in pairs_]
-    few = summary["gap_seeds"].between(1, summary["seeds"] - 1) & ~summary["method"].isin(_ENDS)
+        shown[TITLES[name]] = spreads(summary, name)
+    few = summary["gap_seeds"].between(1, summary["seeds"] - 1) & ~summary["method"].isin(ENDS)
     notes = np.where(few, " (" + summary["gap_seeds"].astype(str) + " seeds)", "")
     shown[TITLES["gap"]] = [text + note for text, note in zip(shown[TITLES["gap"]], notes)]
-    shown["K"] = ["–" if pd.isna(k) else str(k) for k in summary["clusters"]]
-    if summary["variant"].any():
-        shown["settings changed"] = summary["variant"]
+    shown["K"] = dashed(summary["clusters"])
+    shown |= {"settings changed": summary["variant"]} if summary["variant"].any() else {}
     shown |= {"queries scored": summary["scored"]} if summary["scored"].any() else {}
     return pd.DataFrame(shown | {"seeds": summary["seeds"]})
+
+
+def spreads(rows: pd.DataFrame, name: str, missing: str = "–") -> list[str]:
+    """A column with its `_sd` where there is one, as `spread` writes them; shares of the gap without decimals."""
+    sds = rows.get(f"{name}_sd", [np.nan] * len(rows))
+    return [spread(mean, sd, 0 if "gap" in name else 1, missing) for mean, sd in zip(rows[name], sds)]
+
+
+def dashed(values: Iterable[Any], form: str = "") -> list[str]:
+    """Values as text, a dash where one is missing."""
+    return ["–" if pd.isna(value) else f"{value:{form}}" for value in values]
 
 
 def footnote(results: Sequence[dict]) -> str:
@@ -178,14 +187,17 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     Returns:
         A row per task, method, K and variant: for each of nmi, …, noise_share the columns `nmi_first` and `nmi_last`.
     """
-    every, rows = frame(results), []
-    for row, group in _cells(every[[METHODS[method].labels == "clusters" for method in every["method"]]]):
-        for name in QUALITY:
-            for end in ("first", "last"):
-                values = [r["label_quality"][end][name] for r in group["result"]]
-                row[f"{name}_{end}"] = float(np.mean(values))
-        rows.append(row)
-    return pd.DataFrame(rows)
+    every = frame(results)
+    every = every[[METHODS[method].labels == "clusters" for method in every["method"]]]
+    return pd.DataFrame(
+        row
+        | {
+            f"{name}_{end}": np.mean([r["label_quality"][end][name] for r in group["result"]])
+            for name in QUALITY
+            for end in ("first", "last")
+        }
+        for row, group in _cells(every)
+    )
 
 
 def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
@@ -200,9 +212,8 @@ def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataF
     both = left.merge(right.drop(columns="task"), on=place, suffixes=("_a", "_b"))
     both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"})
     both = both[(both["clusters_a"] == both["clusters_b"]).fillna(True)]  # a method without K has every K
-    both = both.assign(
-        clusters=both["clusters_a"].fillna(both["clusters_b"]), difference=both["a"] - both["b"]
-    )
+    clusters = both["clusters_a"].fillna(both["clusters_b"])
+    both = both.assign(clusters=clusters, difference=both["a"] - both["b"])
     return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
 
 
@@ -227,15 +238,16 @@ def paired(
     rows = []
     for changed, family in found.groupby("variant", sort=False):
         groups = list(family.groupby(list(by), dropna=False, sort=False))
-        rows += [dict(zip(by, name)) | _interval(group["difference"].to_numpy()) for name, group in groups]
+        rows += [dict(zip(by, name)) | interval(group["difference"].to_numpy()) for name, group in groups]
         if len(groups) > 1:
-            rows.append({"task": "all", "variant": changed} | _interval(family["difference"].to_numpy()))
+            rows.append({"task": "all", "variant": changed} | interval(family["difference"].to_numpy()))
     summary = pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
     return summary.astype({"clusters": "Int64"}) if "clusters" in by else summary
 
 
-def _interval(differences: np.ndarray) -> dict[str, float]:
-    n, mean = len(differences), float(differences.mean())
+def interval(differences: np.ndarray) -> dict[str, float]:
+    """n, mean, sd and 95 % interval (low, high) by Student's t; missing where there are too few for them."""
+    n, mean = len(differences), float(differences.mean()) if len(differences) else np.nan
     if n < 2:
         return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
     sd = float(differences.std(ddof=1))

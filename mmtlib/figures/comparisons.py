@@ -1,0 +1,218 @@
+"""One method against another: bars, paired differences, shares of the gap, phase diagrams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+
+from mmtlib import InputError
+from mmtlib.config import METHODS
+from mmtlib.figures.curves import by_method, result_of, tick, title
+from mmtlib.figures.style import METHOD_STYLE, beside, legend, name_rows, new_axes
+from mmtlib.results import tables
+from mmtlib.results.ablations import differences, gains
+from mmtlib.results.runs import FinishedRun
+
+
+def method_bars(
+    results: Sequence[dict | FinishedRun],
+    key: str = "mAP",
+    ax: Axes | None = None,
+    chance: float | None = None,
+) -> Axes:
+    """A bar per method: mean over seeds ± one standard deviation, every seed a dot; a line at each bound.
+
+    Args:
+        results: Result dicts, or runs, of one task and one setting.
+        chance: The score of random features, drawn as a line.
+    """
+    groups = {m: [result_of(item)[key] for item in group] for m, group in by_method(results).items()}
+    ax = new_axes(ax, height=1.3 + 0.5 * len(groups))
+    name_rows(ax, [METHODS[method].title for method in groups])
+    for row, (method, values) in enumerate(groups.items()):
+        look, mean = METHOD_STYLE[method], np.mean(values)
+        sd = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        ax.barh(row, mean, color=look["color"], alpha=0.4, height=0.7)
+        ax.errorbar(mean, row + 0.22, xerr=sd, color="black", capsize=4, zorder=4)  # under the dots' row
+        _seeds(ax, values, row - 0.1, look["color"], marker=look["marker"], markeredgecolor="black",
+               markeredgewidth=0.7, markersize=7)  # fmt: skip
+        beside(ax, row, f"{mean:.1f}")
+        if METHODS[method].labels != "clusters" and len(groups) > 2:
+            ax.axvline(mean, color=look["color"], linestyle="--", linewidth=1.2, zorder=0.5)
+    if chance is not None:
+        ax.axvline(chance, color="#444444", linestyle=":", label=f"chance, {chance:.1f}")
+        legend(ax)
+    ax.set(xlabel=title(key), xlim=(0, None))
+    ax.set_title(f"{tables.task_name(result_of(results[0]))}: mean ± sd, a dot per seed")
+    return ax
+
+
+def gap_shares(
+    results: Sequence[dict], published: Sequence[tuple[str, str, float]], ax: Axes | None = None
+) -> Axes:
+    """The share of the gap direct → supervised that each method closes on each task, beside what is published.
+
+    Args:
+        results: Results with both ends for each task and seed; a dot per seed, a bar mean ± sd.
+        published: (task, method, share in percent); a hollow marker each.
+    """
+    every = tables.frame(results)
+    every = every[every["gap"].notna() & ~every["method"].isin(tables.ENDS)]
+    places = {task: place for place, task in enumerate(every["task"].unique())}
+    methods = every["method"].unique()
+    ax = new_axes(ax, height=3.8)
+    for i, method in enumerate(methods):
+        rows, look, off = (
+            every[every["method"] == method],
+            METHOD_STYLE[method],
+            (i + 0.5) / len(methods) - 0.5,
+        )
+        x, color = rows["task"].map(places) + 0.8 * off, look["color"]
+        ax.plot(x, rows["gap"], linestyle="", marker=look["marker"], color=color, alpha=0.45, markersize=5,
+                label=METHODS[method].title)  # fmt: skip
+        means = rows.groupby(x)["gap"].agg(["mean", "std"]).fillna(0)
+        ax.errorbar(means.index + 0.05, means["mean"], means["std"], linestyle="", color=color, marker="_", capsize=3,
+                    markersize=9)  # fmt: skip
+        theirs = [(places[task] + 0.8 * off + 0.11, share) for task, who, share in published
+                  if who == method and task in places]  # fmt: skip
+        if theirs:
+            ax.plot(*zip(*theirs), linestyle="", marker="o", markersize=8, markerfacecolor="none", color=color,
+                    label=None if i else "published (photographs)")  # fmt: skip
+    ax.axhline(0, color="#444444", linewidth=1)
+    ax.set_xticks(range(len(places)), places)
+    ax.set_ylabel(title("gap"))
+    ax.grid(axis="x", visible=False)
+    legend(ax)
+    return ax
+
+
+def paired_differences(
+    results: Sequence[dict], a: str = "mmt", b: str = "hard", ax: Axes | None = None
+) -> Axes:
+    """mAP of method `a` minus that of `b`, seed by seed: dots, their mean, and its 95 % interval by Student's t.
+
+    Args:
+        results: Result dicts of any tasks, seeds and settings; pairs agree in all but the method.
+
+    Raises:
+        InputError: No pair.
+    """
+    pairs = tables.pairs(results, a, b)
+    if pairs.empty:
+        raise InputError(
+            f"no pair of runs of {a} and {b} that agree in task, seed and settings: run both methods"
+        )
+    lines = tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records")
+    groups = pairs.groupby([tables.group_name(row) for row in pairs.to_dict("records")])["difference"]
+    dots = {
+        name: values.to_numpy() for name, values in groups
+    }  # a row over all tasks has none: they stand above it
+    named = {tables.group_name(line): line for line in lines}
+    ax = new_axes(ax, height=1.5 + 0.5 * len(lines))
+    color = METHOD_STYLE[a]["color"]
+    draw_differences(ax, [(name, color, dots.get(name, np.empty(0)), line) for name, line in named.items()])
+    for row, line in enumerate(lines):
+        beside(ax, row, f"n = {line['n']}")
+    ax.set_xlabel(f"mAP of {METHODS[a].title} − mAP of {METHODS[b].title}")
+    what = "Seeds (dots), their mean (diamond) and its 95 % interval"
+    ax.figure.suptitle(what, fontsize=12, fontweight="bold")
+    return ax
+
+
+def differences_to(
+    results: Sequence[dict], methods: Sequence[str], reference: str = "mmt", ax: Axes | None = None
+) -> Axes:
+    """mAP of each method minus the reference's, as in `paired_differences`; the largest loss on top.
+
+    Args:
+        results: Result dicts of one task and one setting.
+        methods: Names of methods; those without a pair are left out.
+
+    Raises:
+        InputError: No pair, or several settings.
+    """
+    rows = []
+    for line in differences(results, methods, reference).to_dict("records"):
+        dots = tables.pairs(results, line["method"], reference)["difference"].to_numpy()
+        rows.append((line["title"], METHOD_STYLE[line["method"]]["color"], dots, line))
+    ax = new_axes(ax, height=1.2 + 0.42 * len(rows))
+    draw_differences(ax, rows)
+    # Limits by the dots: with two or three seeds a single wide interval would press all others together.
+    ends = [0.0, *(end for _, _, dots, line in rows for end in (*dots, line["mean"]))]
+    margin = 0.25 * (max(ends) - min(ends)) + 1
+    ax.set_xlim(min(ends) - margin, max(ends) + margin)
+    ax.set_xlabel(f"mAP minus that of {METHODS[reference].title}, seed by seed")
+    return ax
+
+
+def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, np.ndarray, dict]]) -> None:
+    """Rows of paired differences: name, colour, a dot per seed, and a row of `tables.paired`."""
+    name_rows(ax, [name for name, *_ in rows])
+    for row, (_, color, dots, line) in enumerate(rows):
+        _seeds(ax, dots, row, color, marker="o", alpha=0.6)
+        ax.plot(line["mean"], row, marker="D", color="black", markersize=7)
+        if line["n"] > 1:
+            ax.plot([line["low"], line["high"]], [row, row], color="black", linewidth=1.8, zorder=1)
+
+
+def _seeds(ax: Axes, values: Sequence[float], row: float, color: str, **look: Any) -> None:
+    """A dot per seed in a row, spread a little upright."""
+    spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
+    ax.plot(values, row + spread, linestyle="", color=color, **look)
+
+
+def phase_diagram(
+    results: Sequence[dict],
+    a: str = "mmt",
+    b: str = "hard",
+    xs: Sequence[int] | None = None,
+    ys: Sequence[float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The mean gain in mAP of `a` over `b` by epochs (x) and noise rate (y), with its sd and the number of pairs.
+
+    Args:
+        results: Result dicts of both methods; pairs agree in task, seed and every setting.
+        xs, ys: Values to show; None: those that occur. Cells without a pair are hatched and say "not run".
+
+    Returns:
+        The axes. Blue: `a` is ahead; red: `b` is; white: neither.
+
+    Raises:
+        InputError: No pair at all.
+    """
+    x, y = "epochs", "noise_rate"
+    cells = gains(results, a, b, x, y)
+    xs = sorted({cell[0] for cell in cells}) if xs is None else xs
+    ys = sorted({cell[1] for cell in cells}) if ys is None else ys
+    mean = np.array([[cells[u, v].mean() if (u, v) in cells else np.nan for u in xs] for v in ys])
+    if not np.isfinite(mean).any():
+        raise InputError(f"no pair of runs of {a} and {b} at these values of {x} and {y}: run both methods")
+    limit = max(1.0, np.nanmax(np.abs(mean)))
+    ax = new_axes(ax, height=1.7 + 0.62 * len(ys))
+    ax.patch.set(facecolor="#F2F2F2", edgecolor="#AAAAAA", hatch="///", linewidth=0)
+    image = ax.imshow(mean, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower")
+    for j, i in np.ndindex(mean.shape):
+        ink = "white" if abs(mean[j, i]) > 0.65 * limit else "black"
+        text = _gain(cells.get((xs[i], ys[j])), brief=len(xs) > 6)
+        back = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if np.isnan(mean[j, i]) else None
+        ax.text(i, j, text, ha="center", va="center", fontsize=9 if len(xs) < 7 else 8, color=ink, bbox=back)
+    ax.set_xticks(range(len(xs)), [tick(x, value) for value in xs])
+    ax.set_yticks(range(len(ys)), [tick(y, value) for value in ys])
+    ax.set(xlabel=title(x), ylabel=title(y), title=f"{METHODS[a].title} − {METHODS[b].title}: mAP")
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="gain in mAP")
+    return ax
+
+
+def _gain(values: np.ndarray | None, brief: bool) -> str:
+    """The numbers of a cell; where cells are narrow, the mean alone."""
+    if values is None:
+        return "not\nrun"
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    text = f"{values.mean():+.1f}" if brief else f"{values.mean():+.1f}{spread}\nn = {len(values)}"
+    return text.replace("-", "−")
