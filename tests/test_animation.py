@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from mmtlib import InputError
-from mmtlib.figures import animation, maps
+from mmtlib.figures import maps
 
 pytestmark = pytest.mark.usefixtures("drawing")
 
@@ -21,16 +21,16 @@ def height(frame: Image.Image) -> float:
 
 
 def test_points_glide_and_epochs_are_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(animation, "STEPS", 4)
+    monkeypatch.setattr(maps, "STEPS", 4)
     points = np.zeros((2, 30, 2))
     points[0, 20:], points[1, :20], points[1, 20:] = 1.0, (0.0, 1.0), (1.0, 0.0)  # two groups swap heights
     right = np.tile(np.arange(30) < 20, (2, 1))
-    path = animation.animate_maps(tmp_path / "map.gif", points, right, ["before", "after"])
+    path = maps.animate_maps(tmp_path / "map.gif", points, right, ["before", "after"])
     with Image.open(path) as gif:
         frames = [frame.copy() for frame in ImageSequence.Iterator(gif)]
         assert gif.info.get("loop") == 0
     durations = [frame.info["duration"] for frame in frames]
-    assert durations == [animation.HOLD, *[animation.STEP] * 3, 2 * animation.HOLD]
+    assert durations == [maps.HOLD, *[maps.STEP] * 3, 2 * maps.HOLD]
     heights = [height(frame) for frame in frames]  # of the larger group, which is blue
     assert heights == sorted(heights) and heights[0] < 0.15 and 0.4 < heights[2] < 0.6 and heights[4] > 0.8
     assert np.asarray(frames[0].convert("RGB"))[2, 2].min() >= 250, (
@@ -41,7 +41,7 @@ def test_points_glide_and_epochs_are_held(tmp_path, monkeypatch):
 def test_a_whole_suite_fits_into_three_megabytes(tmp_path):
     rng = np.random.default_rng(0)
     points = np.cumsum(rng.normal(size=(6, 1500, 2)), axis=0)
-    path = animation.animate_maps(tmp_path / "map.gif", points, rng.random((6, 1500)) < 0.7, "123456")
+    path = maps.animate_maps(tmp_path / "map.gif", points, rng.random((6, 1500)) < 0.7, "123456")
     assert path.stat().st_size < 3e6
 
 
@@ -49,7 +49,7 @@ def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
-    animation.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
+    maps.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
     assert (
         'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"] and "R0lGODlh" in seen[0]["text/html"]
     )

@@ -5,10 +5,8 @@ methods, `key` is mAP, top1, top5 or top10. Nothing here calls `plt.show`: a not
 by `figures.show(figure, alt)`. All public names can be used from here; the common look is `figures.style`.
 """
 
-from mmtlib.figures.animation import animate_maps, show_gif
 from mmtlib.figures.comparisons import (
     differences_to,
-    gap_shares,
     method_bars,
     paired_differences,
     phase_diagram,
@@ -22,7 +20,7 @@ from mmtlib.figures.histograms import (
     triplet_target_histogram,
 )
 from mmtlib.figures.hover import can_hover, write_hover_page
-from mmtlib.figures.maps import umap_map, umap_panels, umap_sequence
+from mmtlib.figures.maps import animate_maps, show_gif, umap_map, umap_panels, umap_sequence
 from mmtlib.figures.noise import (
     camera_pair_matrix,
     cause_bars,

@@ -51,45 +51,6 @@ def method_bars(
     return ax
 
 
-def gap_shares(
-    results: Sequence[dict], published: Sequence[tuple[str, str, float]], ax: Axes | None = None
-) -> Axes:
-    """The share of the gap direct → supervised that each method closes on each task, beside what is published.
-
-    Args:
-        results: Results with both ends for each task and seed; a dot per seed, a bar mean ± sd.
-        published: (task, method, share in percent); a hollow marker each.
-    """
-    every = tables.frame(results)
-    every = every[every["gap"].notna() & ~every["method"].isin(tables.ENDS)]
-    places = {task: place for place, task in enumerate(every["task"].unique())}
-    methods = every["method"].unique()
-    ax = new_axes(ax, height=3.8)
-    for i, method in enumerate(methods):
-        rows, look, off = (
-            every[every["method"] == method],
-            METHOD_STYLE[method],
-            (i + 0.5) / len(methods) - 0.5,
-        )
-        x, color = rows["task"].map(places) + 0.8 * off, look["color"]
-        ax.plot(x, rows["gap"], linestyle="", marker=look["marker"], color=color, alpha=0.45, markersize=5,
-                label=METHODS[method].title)  # fmt: skip
-        means = rows.groupby(x)["gap"].agg(["mean", "std"]).fillna(0)
-        ax.errorbar(means.index + 0.05, means["mean"], means["std"], linestyle="", color=color, marker="_", capsize=3,
-                    markersize=9)  # fmt: skip
-        theirs = [(places[task] + 0.8 * off + 0.11, share) for task, who, share in published
-                  if who == method and task in places]  # fmt: skip
-        if theirs:
-            ax.plot(*zip(*theirs), linestyle="", marker="o", markersize=8, markerfacecolor="none", color=color,
-                    label=None if i else "published (photographs)")  # fmt: skip
-    ax.axhline(0, color="#444444", linewidth=1)
-    ax.set_xticks(range(len(places)), places)
-    ax.set_ylabel(title("gap"))
-    ax.grid(axis="x", visible=False)
-    legend(ax)
-    return ax
-
-
 def paired_differences(
     results: Sequence[dict], a: str = "mmt", b: str = "hard", ax: Axes | None = None
 ) -> Axes:
@@ -108,9 +69,8 @@ def paired_differences(
         )
     lines = tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records")
     groups = pairs.groupby([tables.group_name(row) for row in pairs.to_dict("records")])["difference"]
-    dots = {
-        name: values.to_numpy() for name, values in groups
-    }  # a row over all tasks has none: they stand above it
+    # A row over all tasks has no dots of its own: they stand above it.
+    dots = {name: values.to_numpy() for name, values in groups}
     named = {tables.group_name(line): line for line in lines}
     ax = new_axes(ax, height=1.5 + 0.5 * len(lines))
     color = METHOD_STYLE[a]["color"]

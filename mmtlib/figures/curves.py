@@ -124,12 +124,9 @@ def by_method(items: Sequence[Any]) -> dict[str, list[Any]]:
             f"{len(items)} runs of {len(seeds)} methods and seeds on {len(tasks)} tasks: a figure averages over seeds "
             "alone, give it runs of one task and one setting, each method and seed once"
         )
-    groups: dict[str, list[Any]] = {}
-    for item in sorted(
-        items, key=lambda i: (tables.METHOD_ORDER.index(result_of(i)["method"]), result_of(i)["seed"])
-    ):
-        groups.setdefault(result_of(item)["method"], []).append(item)
-    return groups
+    items = sorted(items, key=lambda item: result_of(item)["seed"])
+    methods = [method for method in tables.METHOD_ORDER if any(method == name for name, _ in seeds)]
+    return {method: [item for item in items if result_of(item)["method"] == method] for method in methods}
 
 
 def result_of(item: Any) -> dict:

@@ -52,9 +52,8 @@ def fate_alluvial(labels: Sequence[np.ndarray]) -> Axes:
         raise InputError(f"labels of {len(labels)} epoch: give the same images in at least two epochs")
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 8)).round().astype(int)).tolist()
     states = np.stack([image_fates(labels[i], labels[j]) for i, j in zip(shown, shown[1:])])  # (S, N)
-    shares = (
-        np.stack([np.bincount(row, minlength=len(FATES)) for row in states]) / states.shape[1]
-    )  # (S, fates)
+    counts = np.stack([np.bincount(row, minlength=len(FATES)) for row in states])  # (S, fates)
+    shares = counts / states.shape[1]
     tops = 1 - np.cumsum(shares, axis=1) + shares  # upper ends of the bars
     ax = new_axes(None, height=4.6)
     for column, (before, after) in enumerate(zip(states, states[1:])):

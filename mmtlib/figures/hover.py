@@ -92,9 +92,8 @@ def write_hover_page(
             fixed |= _looks(name, each, codes)
         for columns, row, numbers in zip(epochs, each, codes) if each.ndim == 2 else ():
             columns |= _looks(name, row, numbers)
-    return write_atomic(
-        path, file_html(_layout(title, fixed, epochs, legends, captions), INLINE, title=title)
-    )
+    layout = _layout(title, fixed, epochs, legends, captions)
+    return write_atomic(path, file_html(layout, INLINE, title=title))
 
 
 def _layout(title: str, fixed: dict, epochs: list[dict], legends: dict[str, str], captions: Sequence[str]):

@@ -1,21 +1,28 @@
-"""Maps of feature spaces: UMAP, fitted once with a fixed seed, and panels that colour one map in several ways."""
+"""Maps of feature spaces: UMAP, fitted once with a fixed seed; panels that colour one in several ways; how it moves."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from tqdm import TqdmWarning
 
 from mmtlib import InputError
 from mmtlib.distances import as_features, centred, nearest_neighbours
-from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW
+from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW, display_image
+from mmtlib.files import write_atomic
+
+STEPS = 8  # frames on the way from one epoch to the next
+HOLD, STEP = 1200, 70  # milliseconds that an epoch, and a frame in between, stays
 
 
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
@@ -145,3 +152,47 @@ def draw_points(ax: Axes, points: np.ndarray, labels: np.ndarray, groups: int = 
     # Under the map, where it hides no image.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=6, fontsize=8, markerscale=1.3, handletextpad=0.1,
               columnspacing=0.7)  # fmt: skip
+
+
+def animate_maps(path: str | Path, maps: np.ndarray, labels: np.ndarray, titles: Sequence[str]) -> Path:
+    """Write an animation in which every image glides from its place in one epoch to that in the next.
+
+    Args:
+        maps: (E, N, 2), each begun where the one before ended: see `umap_sequence`.
+        labels: What colours the points, as in `umap_panels`, (E, N). On the way the colours are those of the
+            epoch that is nearer.
+        titles: Per epoch; put a number such as the purity into it.
+    """
+    if np.shape(maps) != (*labels.shape, 2) or len(titles) != len(labels):
+        raise InputError(
+            f"maps {np.shape(maps)}, labels {labels.shape}, {len(titles)} titles: expected (E, N, 2), (E, N) and E"
+        )
+    low, high = np.min(maps, axis=(0, 1)), np.max(maps, axis=(0, 1))
+    (left, bottom), (right, top) = low - 0.04 * (high - low), high + 0.04 * (high - low)
+    figure, ax = plt.subplots(figsize=(4.8, 4.8), dpi=100, layout="constrained")
+    frames = []
+    for moment in range(STEPS * (len(maps) - 1) + 1):
+        epoch, share = divmod(moment / STEPS, 1)
+        begin, end = maps[int(epoch)], maps[min(int(epoch) + 1, len(maps) - 1)]
+        nearer = int(epoch + (share > 0.5))
+        glide = share**2 * (3 - 2 * share)  # slow at both ends, so that the eye can follow
+        ax.clear()
+        draw_points(ax, begin + glide * (end - begin), labels[nearer])
+        ax.set(title=titles[nearer], xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]))
+    plt.close(figure)
+    durations = [STEP if moment % STEPS else HOLD for moment in range(len(frames) - 1)] + [2 * HOLD]
+    # One palette for all frames, without dithering: what stands still then costs nothing.
+    plain = {"dither": Image.Dither.NONE}
+    palette = frames[0].quantize(64, Image.Quantize.MAXCOVERAGE, **plain)
+    first, *others = (frame.quantize(palette=palette, **plain) for frame in frames)
+    buffer = io.BytesIO()
+    moving = {"save_all": True, "append_images": others, "duration": durations, "loop": 0}
+    first.save(buffer, "GIF", optimize=False, **moving)
+    return write_atomic(path, buffer.getvalue())
+
+
+def show_gif(path: str | Path, alt: str) -> None:
+    """Show an animation in a notebook, with its alt text; it is stored in the notebook, which then needs no file."""
+    display_image(Path(path).read_bytes(), alt, width=480)

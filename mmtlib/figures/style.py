@@ -62,9 +62,7 @@ def use_style() -> None:
     plt.style.use("seaborn-v0_8-whitegrid")  # comes with matplotlib
     mpl.rc("figure", figsize=(MAX_WIDTH, 4.0), dpi=110)
     mpl.rc("savefig", dpi=160)
-    mpl.rc(
-        "font", size=11, **{"sans-serif": ["DejaVu Sans"]}
-    )  # comes with matplotlib: the same on every machine
+    mpl.rc("font", size=11, **{"sans-serif": ["DejaVu Sans"]})  # so does this: the same on every machine
     mpl.rc("axes", titlesize=12, titleweight="bold", edgecolor="#444444", linewidth=1.25)
     mpl.rc("axes", prop_cycle=mpl.cycler(color=PALETTE))
     mpl.rc(("xtick", "ytick"), labelsize=10)

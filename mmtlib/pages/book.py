@@ -49,21 +49,22 @@ def make_book(out: Path) -> Path:
     book = out / "book"
     with tempfile.TemporaryDirectory(dir=out, prefix=".book-") as folder:
         new = Path(folder) / "book"
-        new.mkdir()
-        os.chmod(new, 0o755)
+        new.mkdir(mode=0o755)
         extras = _copy_extras(out, new)
         places = {"index.html", "results.json", *(chapter.path for chapter in chapters), *extras}
+        pages = {"index.html": _contents(chapters, extras)}
         for i, chapter in enumerate(chapters):
             cells = Markup(_with_links(chapter.body, chapter.path, places))
-            navigation = _navigation(chapters, i)
-            target = new / chapter.path
-            target.parent.mkdir(exist_ok=True)
-            text = notebook_page(chapter.title, cells, "chapter.html", links=navigation)
-            target.write_text(text, encoding="utf-8")
-        if (out / "report.html").exists():
-            text = (out / "report.html").read_text(encoding="utf-8")
-            (new / "report.html").write_text(_with_links(text, "report.html", places), encoding="utf-8")
-        (new / "index.html").write_text(_contents(chapters, extras), encoding="utf-8")
+            pages[chapter.path] = notebook_page(
+                chapter.title, cells, "chapter.html", links=_navigation(chapters, i)
+            )
+        if "report.html" in extras:
+            pages["report.html"] = _with_links(
+                (out / "report.html").read_text("utf-8"), "report.html", places
+            )
+        for path, text in pages.items():
+            (new / path).parent.mkdir(exist_ok=True)
+            (new / path).write_text(text, encoding="utf-8")
         if book.exists():
             shutil.rmtree(book)
         new.rename(book)
@@ -107,12 +108,12 @@ def _navigation(chapters: Sequence[Chapter], i: int) -> list[tuple[str, str, str
 
 
 def _contents(chapters: Sequence[Chapter], extras: dict[str, str]) -> str:
+    links = {True: [], False: []}
+    for chapter in chapters:
+        links["/" in chapter.path].append((chapter.path, chapter.title))
     title = "Mutual Mean-Teaching: the notebooks"
-    lessons, solutions = (
-        [(c.path, c.title) for c in chapters if ("/" in c.path) == inner] for inner in (False, True)
-    )
     return render(
-        "contents.html", title=title, lessons=lessons, solutions=solutions, extras=[*extras.items()]
+        "contents.html", title=title, lessons=links[False], solutions=links[True], extras=[*extras.items()]
     )
 
 

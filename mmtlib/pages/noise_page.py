@@ -6,6 +6,7 @@ sizes, silhouettes, cameras, and how steady the labels are from epoch to epoch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,13 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
             pictures[section].append((html_image(data, f"{name}: {caption}", width), caption))
     if explorable := points is not None and figures.can_hover():
         labels = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
-        if subject.known is not None:
-            labels |= {"identity": subject.pids}
-        colours = {name: each[shown] for name, each in labels.items()}
+        labels |= {"identity": subject.pids} if subject.known is not None else {}
         about = subject.images[shown], [subject.names[i] for i in shown]
-        figures.write_hover_page(
-            out / "map.html", subject.name, points[None], *about, colours, [_map_title(numbers)]
-        )
-    write_json(out / "noise.json", _json(numbers))
+        about += {name: each[shown] for name, each in labels.items()}, [_map_title(numbers)]
+        figures.write_hover_page(out / "map.html", subject.name, points[None], *about)
+    # Plain numbers, not NumPy's; what is not finite becomes null.
+    plain = pd.Series(numbers, dtype=object).to_json(double_precision=15)
+    write_json(out / "noise.json", json.loads(plain))
     parts = [
         {"title": title, "table": rows if len(rows) else None, "figures": pictures[title]}
         for title, rows in tables.items()
@@ -190,14 +190,3 @@ def _cause_table(causes: list[dict[str, Any]]) -> pd.DataFrame:
         }
         for row in causes
     )
-
-
-def _json(value: Any) -> Any:
-    """The same with plain numbers; what is not finite becomes None."""
-    if isinstance(value, dict):
-        return {str(name): _json(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_json(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

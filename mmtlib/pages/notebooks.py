@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,19 @@ def notebook_body(copy: Path) -> tuple[Markup, str]:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(copy, as_version=4)
-    title = copy.stem
+    title = heading(notebook.cells) or copy.stem
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            heading = re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
-            title = re.sub("[*`]", "", heading[1]).strip() if heading and title == copy.stem else title
             cell.source = _FORMULA.sub(_mathml, cell.source)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     return Markup(exporter.from_notebook_node(notebook)[0]), title
+
+
+def heading(cells: Iterable[dict[str, Any]]) -> str:
+    """What a notebook asks: its first heading, without marks; empty if it has none."""
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    found = (re.search(r"^# +(.+)$", text, re.MULTILINE) for text in texts)
+    return next((re.sub("[*`]", "", match[1]).strip() for match in found if match), "")
 
 
 def notebook_page(title: str, cells: Markup, template: str = "notebook.html", **values: Any) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from mmtlib import InputError, figures
 from mmtlib.config import MAIN_METHODS, METHODS
 from mmtlib.files import read_json, write_atomic, write_json
+from mmtlib.pages.notebooks import heading
 from mmtlib.pages.parts import picture, render
 from mmtlib.results import comparison, findings, tables
 from mmtlib.results.deviation_list import DEVIATIONS, deviations
@@ -67,29 +68,28 @@ def write_report(out: str | Path, command: str) -> Path:
 
 def _scores(results: Sequence[dict]) -> list[tuple[str, pd.DataFrame]]:
     """A table per task: the method and its mAP come first, so that they stand side by side on a telephone."""
-    summary = tables.table(results)
-    return [
-        (task, tables.readable(rows).drop(columns="task"))
-        for task, rows in summary.groupby("task", sort=False)
-    ]
+    groups = tables.table(results).groupby("task", sort=False)
+    return [(task, tables.readable(rows).drop(columns="task")) for task, rows in groups]
 
 
 def _differences(results: Sequence[dict]) -> dict[str, Any]:
     """MMT against the baseline and against the control, as figures and as a table."""
     shown, rows = [], []
     for a, b in (("mmt", "hard"), (findings.CONTROL, "hard"), ("mmt", findings.CONTROL)):
-        name = f"{METHODS[a].title} − {METHODS[b].title}"
-        summary = tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records")
-        for row in summary:
-            low, high, mean = (findings.number(row[end]) for end in ("low", "high", "mean"))
-            several = row["n"] > 1
-            line = {"difference": name, "mean": mean, "95 % interval": f"{low} to {high}" if several else "–"}
-            line |= {"sd": f"{row['sd']:.1f}" if several else "–", "pairs": row["n"]}
-            rows.append(line | {"runs": tables.group_name(row)})
-        if summary:
-            alt = "; ".join(f"{tables.group_name(row)}: {findings.difference(row)}" for row in summary)
+        name, alt = f"{METHODS[a].title} − {METHODS[b].title}", []
+        for row in tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records"):
+            mean, *ends = (findings.number(row[end]) for end in ("mean", "low", "high"))
+            sd = tables.spread(row["sd"], np.nan)
+            line = {
+                "difference": name,
+                "mean": mean,
+                "95 % interval": " to ".join(ends) if row["n"] > 1 else "–",
+            }
+            rows.append(line | {"sd": sd, "pairs": row["n"], "runs": tables.group_name(row)})
+            alt.append(f"{tables.group_name(row)}: {findings.difference(row)}")
+        if alt:
             figure = figures.paired_differences(results, a, b).figure
-            shown.append(picture(figure, f"{name}. {alt}.", name))
+            shown.append(picture(figure, f"{name}. {'; '.join(alt)}.", name))
     return {"differences": pd.DataFrame(rows) if rows else None, "difference_figures": shown}
 
 
@@ -139,14 +139,16 @@ def _notebooks(out: Path) -> list[dict[str, Any]]:
     items = []
     lessons = sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     for copy in [*lessons, *sorted((out / "cells").glob("*/cell.ipynb"))]:
-        page, notebook = copy.with_suffix(".html"), _read(copy)
-        item = {"path": (page if page.exists() else copy).relative_to(out).as_posix()}
-        item |= {"name": copy.stem if copy in lessons else copy.parent.name}
-        item |= {"failed": bool(notebook.get("metadata", {}).get("papermill", {}).get("exception"))}
-        item |= {"asks": _heading(notebook) if copy in lessons else ""}
-        recorded = _read(copy.with_suffix(".json")).items()
+        page, notebook, lesson = copy.with_suffix(".html"), _read(copy), copy in lessons
+        recorded = _read(copy.with_suffix(".json"))
         items.append(
-            item | {"recorded": [(name.replace("_", " "), _short(value)) for name, value in recorded]}
+            {
+                "path": (page if page.exists() else copy).relative_to(out).as_posix(),
+                "name": copy.stem if lesson else copy.parent.name,
+                "failed": bool(notebook.get("metadata", {}).get("papermill", {}).get("exception")),
+                "asks": heading(notebook.get("cells", ())) if lesson else "",
+                "recorded": [(name.replace("_", " "), _short(value)) for name, value in recorded.items()],
+            }
         )
     return items
 
@@ -157,33 +159,24 @@ def _pictures(out: Path) -> list[tuple[str, str]]:
     return [(f"pictures/{path.name}", path.stem.replace("_", " ")) for path in files]
 
 
-def _heading(notebook: dict[str, Any]) -> str:
-    """The first line of a notebook's first text, without its marks."""
-    texts = ("".join(cell["source"]) for cell in notebook.get("cells", []) if cell["cell_type"] == "markdown")
-    return next(texts, "").strip().partition("\n")[0].lstrip("# ")
-
-
 def _published() -> pd.DataFrame:
-    every = read_published().rename(columns=tables.TITLES | {"clusters": "K", "reported_in": "reported in"})
-    gap = tables.TITLES["gap"]
-    every[gap] = [tables.spread(value, np.nan, 0) for value in every[gap]]
-    return every.map(lambda v: "–" if pd.isna(v) else f"{v:.1f}" if isinstance(v, float) else str(v))
+    every = read_published()
+    shown = {name: tables.dashed(every[name], ".1f") for name in ("mAP", "top1", "top5", "top10")}
+    every = every.assign(**shown, gap=tables.spreads(every, "gap"), clusters=tables.dashed(every["clusters"]))
+    return every.fillna("–").rename(columns=tables.TITLES | {"clusters": "K", "reported_in": "reported in"})
 
 
 def _time(results: Sequence[dict]) -> pd.DataFrame:
     """Mean seconds of a run per stage and method."""
-    every = tables.frame(results)
-    stages = list(dict.fromkeys(stage for result in every["result"] for stage in result.get("seconds", {})))
     rows = []
-    for (task, method), group in every.groupby(["task", "method"], sort=False):
+    for (task, method), group in tables.frame(results).groupby(["task", "method"], sort=False):
         row = {"task": task, "method": METHODS[method].title, "runs": len(group)}
-        seconds = pd.DataFrame(
-            [r.get("seconds", {}) for r in group["result"]], columns=stages, dtype=float
-        ).mean()
-        row |= {f"{stage} (s)": tables.spread(seconds[stage], np.nan) for stage in stages}
+        seconds = pd.DataFrame(r.get("seconds", {}) for r in group["result"]).mean()
+        row |= {f"{stage} (s)": tables.spread(mean, np.nan) for stage, mean in seconds.items()}
         speed = [r["images_per_second"] for r in group["result"] if r.get("images_per_second")]
         rows.append(row | {"images/s": f"{np.mean(speed):.0f}" if speed else "–"})
-    return pd.DataFrame(rows)
+    every = pd.DataFrame(rows).fillna("–")
+    return every.assign(**{"images/s": every.pop("images/s")})  # after all stages
 
 
 def _provenance(results: Sequence[dict]) -> list[tuple[str, str]]:

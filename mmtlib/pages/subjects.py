@@ -50,7 +50,8 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     task = f"{settings.method}, {settings.source} → {settings.target}, seed {settings.seed}"
     note = f"The labels of epoch {last} of a run ({task})."
-    return _subject(open_dataset(settings.target, settings), settings, note, features, epochs)
+    dataset = open_dataset(settings.target, settings)
+    return _subject(dataset, note, features, epochs, _pixels(dataset, settings))
 
 
 def subject_of_images(
@@ -74,7 +75,7 @@ def subject_of_images(
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
     network = open_network(checkpoint, gain=settings.gain)
-    pixels = load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
+    pixels = _pixels(dataset, settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(settings, [network.to(device)], pixels.to(device))[0]
     if clusters is None:
@@ -85,23 +86,20 @@ def subject_of_images(
         found, _ = clustering.kmeans(features, clusters, stream_seed(settings.seed, "clusters", 0))
         how = f"k-means with K = {clusters}"
     note = f"{how}, on the features of {checkpoint.name}."
-    return _subject(dataset, settings, note, features, [found], pixels)
+    return _subject(dataset, note, features, [found], pixels)
 
 
 def _subject(
-    dataset: ReIDDataset,
-    settings: Settings,
-    note: str,
-    features: np.ndarray,
-    epochs: list[np.ndarray],
-    pixels: torch.Tensor | None = None,
+    dataset: ReIDDataset, note: str, features: np.ndarray, epochs: list[np.ndarray], pixels: torch.Tensor
 ) -> Subject:
     train = dataset.train
-    if pixels is None:
-        pixels = load_images(dataset.root, train.paths, settings.height, settings.width)
     pids = train.pids if (train.pids >= 0).any() else None
     attributes = read_attributes(dataset, train.paths)
     return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
+
+
+def _pixels(dataset: ReIDDataset, settings: Settings) -> torch.Tensor:
+    return load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
 
 
 def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:

@@ -62,10 +62,9 @@ DEVIATIONS: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
 def deviations(results: Sequence[dict]) -> list[tuple[int, str]]:
     """The deviations that hold for at least one of the results: (place in `DEVIATIONS` from 1, text)."""
     configs = [Settings().to_dict() | result.get("config", {}) for result in results]
-    configs.sort(
-        key=lambda config: config["method"] != "mmt"
-    )  # MMT's values, where it was run, fill in the texts
-    held = (
-        (i, text, next(filter(holds, configs), None)) for i, (holds, text) in enumerate(DEVIATIONS, start=1)
-    )
-    return [(i, text.format(**config)) for i, text, config in held if config is not None]
+    # MMT's values, where it was run, fill in the texts.
+    configs.sort(key=lambda config: config["method"] != "mmt")
+    held = [(text, next(filter(holds, configs), None)) for holds, text in DEVIATIONS]
+    return [
+        (i, text.format(**config)) for i, (text, config) in enumerate(held, start=1) if config is not None
+    ]

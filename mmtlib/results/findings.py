@@ -42,11 +42,12 @@ def difference(row: dict[str, Any]) -> str:
 
 def _scope(results: Sequence[dict]) -> str:
     summary = table(results)
-    seeds, older = sorted(set(summary["seeds"])), len(results) - int(summary["seeds"].sum())
+    seeds, older = summary["seeds"], len(results) - int(summary["seeds"].sum())
+    span = _count(seeds.min(), "seed") if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()} seeds"
     text = (
         f"{_count(len(results), 'finished run')} of {_count(summary['method'].nunique(), 'method')} on "
-        f"{_count(summary['task'].nunique(), 'task')}, {_span(seeds)} per row. All scores are those of the last "
-        "epoch; no epoch and no network was chosen by them."
+        f"{_count(summary['task'].nunique(), 'task')}, {span} per row. All scores are those of the last epoch; "
+        "no epoch and no network was chosen by them."
     )
     if older:
         left_out = _count(older, "older run")
@@ -137,19 +138,12 @@ def _labels(results: Sequence[dict]) -> list[str]:
     quality = label_quality(results)
     if quality.empty:
         return []
-    parts = []
-    for method in ("hard", "mmt"):
-        rows = quality[(quality["method"] == method) & (quality["variant"] == "")]
-        if len(rows):
-            first, last = rows["pairwise_f1_first"].mean(), rows["pairwise_f1_last"].mean()
-            parts.append(f"{first:.2f} to {last:.2f} with {METHODS[method].title}")
+    rows = quality[(quality["variant"] == "") & quality["method"].isin(["hard", "mmt"])]
+    means = rows.groupby("title", sort=False)[["pairwise_f1_first", "pairwise_f1_last"]].mean()
+    parts = [f"{first:.2f} to {last:.2f} with {title}" for title, first, last in means.itertuples()]
     text = f"Pairwise F1 of the pseudo labels, first to last epoch, mean over tasks: {'; '.join(parts)}."
     return [text] if parts else []
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def _span(counts: list[int]) -> str:
-    return _count(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"

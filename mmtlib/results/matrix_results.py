@@ -36,14 +36,7 @@ def _command(name: str) -> str:
 
 
 def write_results(runs: Sequence[FinishedRun | RunFolder], name: str, cells: int, file: Path) -> Path:
-    """Keep the finished runs of a matrix in one file, for `read`.
-
-    Args:
-        runs: Finished runs.
-        name: The matrix's name.
-        cells: How many it has.
-        file: The file.
-    """
+    """Keep the finished runs of a matrix, which has so many cells, in one file, for `read`."""
     entries = [_entry(run.result, run.history) for run in runs]
     return write_json(file, {"command": _command(name), **provenance(), "cells": cells, "results": entries})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +190,12 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     """
     every = frame(results)
     every = every[[METHODS[method].labels == "clusters" for method in every["method"]]]
-    return pd.DataFrame(
-        row
-        | {
-            f"{name}_{end}": np.mean([r["label_quality"][end][name] for r in group["result"]])
-            for name in QUALITY
-            for end in ("first", "last")
-        }
-        for row, group in _cells(every)
-    )
+    rows = []
+    for row, group in _cells(every):
+        for name, end in product(QUALITY, ("first", "last")):
+            row[f"{name}_{end}"] = np.mean([r["label_quality"][end][name] for r in group["result"]])
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
