@@ -52,6 +52,10 @@ def test_differences_are_paired_by_seed_and_sorted():
     assert rows["sd"].tolist()[:2] == pytest.approx([1.0, 2.0])
     half = 4.302653 * 1.0 / 3**0.5  # Student's t, 2 degrees of freedom
     assert rows.loc[0, ["low", "high"]].tolist() == pytest.approx([-10 - half, -10 + half], abs=1e-4)
+    wider = 7.648934 * 1.0 / 3**0.5  # at 1 − 0.05 / 3 for each of the three rows
+    assert rows.loc[0, ["low_all", "high_all"]].tolist() == pytest.approx(
+        [-10 - wider, -10 + wider], abs=1e-3
+    )
     assert rows["score"].tolist() == pytest.approx([42.0, 52.0, 187 / 3])
     assert rows["lr"].tolist() == [make_settings("quick", method=m).lr for m in rows["method"]]
     titles = {name: METHODS[name].title for name in rows["method"]}
@@ -149,3 +153,25 @@ def test_scores_against_noise_and_clusters():
     assert ax.get_xscale() == "log" and ax.containers[0].lines[0].get_ydata().tolist() == [52, 46]
     with pytest.raises(InputError, match="no results of mmt_dbscan"):
         scores_against(results, "clusters", ["mmt_dbscan"])
+
+
+def test_the_lead_under_both_clusterings_is_paired_by_task_and_seed():
+    back = {"source": "station", "target": "plaza", "clusters": 60}
+    results = [
+        *row("mmt", [50.0, 52.0, 54.0]), *row("hard", [40.0, 44.0, 45.0]),  # +10, +8, +9
+        *row("mmt_dbscan", [60.0, 61.0, 62.0]), *row("hard_dbscan", [58.0, 57.0]),  # +2, +4, and a seed alone
+        *row("mmt", [30.0, 30.0], **back), *row("hard", [20.0, 20.0], **back),
+        *row("mmt_dbscan", [30.0, 31.0], **back), *row("hard_dbscan", [31.0, 31.0], **back),  # −1, 0
+    ]  # fmt: skip
+    found = ablations.leads(results).set_index("task")
+    assert found["n"].to_dict() == {"plaza→station": 2, "station→plaza": 2, "all": 4}
+    assert found.loc["plaza→station", ["kmeans", "dbscan", "change"]].tolist() == pytest.approx([9, 3, -6])
+    assert found.loc["all", "change"] == pytest.approx(np.mean([-8, -4, -11, -10]))
+    half = 12.7062 * np.std([-8, -4], ddof=1) / 2**0.5
+    assert found.loc["plaza→station", "change_high"] == pytest.approx(-6 + half, abs=1e-3)
+    assert ablations.leads(results[:6]).empty
+
+
+def test_the_published_lead_halves_with_dbscan():
+    mean = ablations.published_leads().set_index("task").loc["all"]
+    assert (round(mean["kmeans"], 1), round(mean["dbscan"], 1)) == (10.3, 5.1)

@@ -12,8 +12,8 @@ import pandas as pd
 from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.results.findings import number
-from mmtlib.results.runs import FinishedRun
-from mmtlib.results.tables import SCORES, paired, pairs, table
+from mmtlib.results.runs import FinishedRun, read_published
+from mmtlib.results.tables import SCORES, interval, paired, pairs, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
@@ -31,7 +31,8 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
 
     Returns:
         A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score and
-        score_sd (its own mean and standard deviation), then n, mean, sd, low, high of the difference.
+        score_sd (its own mean and standard deviation), then n, mean, sd, low, high of the difference, and low_all,
+        high_all: an interval that holds for all rows at once (Bonferroni).
 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
@@ -47,6 +48,9 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
             row = {"method": method, "title": METHODS[method].title, "lr": lr}
             row |= {"score": own["mAP"].item(), "score_sd": own["mAP_sd"].item()}
             rows.append(row | {name: line[name] for name in ("n", "mean", "sd", "low", "high")})
+    for row in rows:
+        values = pairs(results, row["method"], reference)["difference"].to_numpy()
+        row |= {f"{end}_all": interval(values, len(rows))[end] for end in ("low", "high")}
     if not rows:
         name = METHODS[reference].title
         raise InputError(f"no pair of runs with {name}: run both methods with the same seeds")
@@ -54,9 +58,48 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
 
 
 def groups(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """The titles of `differences` by what their 95 % intervals say: "behind", "ahead" or "undecided"."""
-    sides = np.select([rows["high"] < 0, rows["low"] > 0], ["behind", "ahead"], "undecided")
+    """The titles of `differences` by their corrected intervals: "behind", "ahead" or "undecided"."""
+    sides = np.select([rows["high_all"] < 0, rows["low_all"] > 0], ["behind", "ahead"], "undecided")
     return {side: rows.loc[sides == side, "title"].tolist() for side in ("behind", "undecided", "ahead")}
+
+
+def leads(results: Sequence[dict], a: str = "mmt", b: str = "hard") -> pd.DataFrame:
+    """What clustering does to a lead: mAP of `a` − `b` with k-means, with DBSCAN, and the change, paired by seed.
+
+    Returns:
+        A row per task and one for "all": task, n, then kmeans, dbscan and change with the ends of their 95 % intervals
+        (`change_low`, `change_high`, …). Empty without a seed that has all four runs.
+    """
+    twins = [
+        next(m for m in METHODS if switches([m], each)[m] == {"clustering": ("dbscan", "kmeans")})
+        for each in (a, b)
+    ]
+    place, found = ["task", "seed"], {}
+    for name, two in (("kmeans", (a, b)), ("dbscan", twins)):
+        found[name] = pairs(results, *two).set_index(place)["difference"]
+    both = pd.DataFrame(found).dropna().assign(change=lambda each: each["dbscan"] - each["kmeans"])
+    rows = []
+    for task, group in [*both.groupby("task", sort=False), ("all", both)] if len(both) else ():
+        row = {"task": task, "n": len(group)}
+        for name in both:
+            found = interval(group[name].to_numpy())
+            row |= {name: found["mean"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def published_leads() -> pd.DataFrame:
+    """MMT − hard labels in mAP with k-means and with DBSCAN as published by TLlib: a row per task, and their mean."""
+    rows = read_published().assign(task=lambda r: r["source"] + "→" + r["target"])
+    rows = rows[rows["reported_in"].str.startswith("TLlib")].pivot_table(
+        index="task", columns="method", values="mAP"
+    )
+    lead = {
+        name: rows[f"MMT ({kind})"] - rows[f"hard labels ({kind})"]
+        for name, kind in (("kmeans", "k-means"), ("dbscan", "DBSCAN"))
+    }
+    table = pd.DataFrame(lead).dropna()
+    return pd.concat([table, table.mean().to_frame("all").T]).rename_axis("task").reset_index()
 
 
 def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:

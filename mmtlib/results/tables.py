@@ -243,13 +243,17 @@ def paired(
     return summary.astype({"clusters": "Int64"}) if "clusters" in by else summary
 
 
-def interval(differences: np.ndarray) -> dict[str, float]:
-    """n, mean, sd and 95 % interval (low, high) by Student's t; missing where there are too few for them."""
+def interval(differences: np.ndarray, rows: int = 1) -> dict[str, float]:
+    """n, mean, sd and 95 % interval (low, high) by Student's t; missing where there are too few for them.
+
+    Args:
+        rows: How many intervals shall hold at once; each then covers 1 − 0.05 / rows (Bonferroni).
+    """
     n, mean = len(differences), float(differences.mean()) if len(differences) else np.nan
     if n < 2:
         return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
     sd = float(differences.std(ddof=1))
-    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
+    half = float(stdtrit(n - 1, 1 - 0.025 / rows)) * sd / n**0.5
     return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
