@@ -28,7 +28,7 @@ def home() -> Path:
 
 @contextmanager
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold the lock on a file, which the system lets go when its holder dies; wait `timeout` seconds, or for ever.
+    """Hold the lock on a file, which the system lets go when its holder dies; wait `timeout` seconds (-1: for ever).
 
     Raises:
         filelock.Timeout: Another process holds it.

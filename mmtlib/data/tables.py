@@ -26,7 +26,7 @@ _MEANS = {
     "split": "split",
 }
 _SEPARATORS = ",;\t|"
-_SHEETS = frozenset({".xlsx", ".xls", ".ods"})
+_TABLES = frozenset(".csv .tsv .tab .xlsx .xls .ods".split())
 _NUMBER = re.compile(r"(-1|[0-9]{1,18})(?:[.,]0{1,2})?")  # 3.0, as a column with gaps is written; not 1.000
 
 
@@ -41,12 +41,7 @@ class Row(NamedTuple):
 
 def is_table_name(name: str) -> bool:
     """Whether a file is called like a table, one of a spreadsheet program included."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in {
-        *_SHEETS,
-        ".csv",
-        ".tsv",
-        ".tab",
-    }
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _TABLES
 
 
 def lists_identities(file: Path) -> bool:

@@ -27,10 +27,8 @@ NETWORK_NAMES = ("small", "resnet50", "ibn-resnet50")
 class ReIDNetwork(nn.Module):
     """Convolutions, pooling, batch-norm neck and classifier; build one with `build_network`.
 
-    Attributes:
-        name: Which architecture this is, one of `NETWORK_NAMES`.
-        options: The options it was built with (kept in saved files).
-        num_features: D, the length of features and embeddings.
+    `name` and `options` say how it was built (and are kept in saved files); `num_features` is D, the length of
+    features and embeddings.
     """
 
     def __init__(
@@ -55,9 +53,6 @@ class ReIDNetwork(nn.Module):
         Returns:
             In train mode `(features (B, D), logits (B, K))`, the features before the batch norm;
             in eval mode the embedding (B, D) with unit rows.
-
-        Raises:
-            InputError: On another shape, or a batch too small for batch norm.
         """
         features, neck = self.pooled_and_neck(images)
         if not self.training:
@@ -81,14 +76,9 @@ class ReIDNetwork(nn.Module):
             return features, self.feat_bn(features)
 
     def set_classifier(self, weight: Tensor) -> None:
-        """Replace the classifier by one of K classes with these weights.
+        """Replace the classifier by a copy of `weight` (K, D), for example the L2-normalised cluster centres.
 
-        Args:
-            weight: (K, D), for example the L2-normalised cluster centres. It is copied. The new parameter is unknown
-                to existing optimisers.
-
-        Raises:
-            InputError: If `weight` is not a (K, D) matrix with K >= 1.
+        The new parameter is unknown to existing optimisers.
         """
         if weight.ndim != 2 or weight.shape[1] != self.num_features or weight.shape[0] < 1:
             raise InputError(
@@ -130,9 +120,6 @@ def build_network(
 
     Returns:
         The network, on the CPU, float32, in train mode.
-
-    Raises:
-        InputError: On an unknown name, an option out of range, or ImageNet weights that are missing or do not fit.
     """
     if name not in NETWORK_NAMES:
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")

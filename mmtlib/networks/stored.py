@@ -34,11 +34,7 @@ def save_network(network: ReIDNetwork, path: str | Path, trained: Mapping[str, A
 
 
 def load_network(path: str | Path) -> ReIDNetwork:
-    """Read a network that `save_network` wrote: on the CPU, in train mode.
-
-    Raises:
-        InputError: The file is missing, damaged, or not written by `save_network`.
-    """
+    """Read a network that `save_network` wrote: on the CPU, in train mode."""
     state, metadata = read_safetensors(path)
     try:
         how = json.loads(metadata["mmtlib_network"])

@@ -89,11 +89,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata.
-
-    Raises:
-        InputError: The file is missing or damaged.
-    """
+    """The tensors of a safetensors file, and its metadata."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}

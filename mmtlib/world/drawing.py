@@ -28,14 +28,9 @@ def mix(one: RGB, other: RGB, share: float) -> RGB:
 
 
 class Pen:
-    """Draws in a figure's own coordinates on an RGBA canvas.
+    """Draws on an RGBA canvas in a figure's own coordinates, whose axis, ground and unit are given in pixels.
 
-    Args:
-        image: The canvas.
-        x: Pixel column of the figure's axis.
-        ground: Pixel row of the ground.
-        unit: Pixels per hundredth of a person's height.
-        mirror: -1 draws the mirror image.
+    `mirror` = -1 draws the mirror image.
     """
 
     def __init__(self, image: Image.Image, x: float, ground: float, unit: float, mirror: int = 1):

@@ -40,8 +40,10 @@ class Camera:
 
 @lru_cache(maxsize=64)
 def cameras(domain: str, count: int, seed: int, knobs: Knobs) -> tuple[Camera, ...]:
-    """The cameras of a domain. Each dial is spread evenly over the cameras, in an order of its own: worlds of
-    different seeds then differ less in difficulty than independent draws would make them."""
+    """The cameras of a domain. Each dial is spread evenly over them, in an order of its own.
+
+    Worlds of different seeds then differ less in difficulty than independent draws would make them.
+    """
     rng = generator(seed, domain, CAMERA, count)
     ladder, rows = np.linspace(-1, 1, count), []
     for _ in range(12):
@@ -84,21 +86,10 @@ def _shadows(canvas: int, sun: float) -> tuple[Image.Image, Image.Image]:
 
 def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, int], seed: int, index: int,
          other: Person | None, expose: bool) -> tuple[np.ndarray, float]:  # fmt: skip
-    """Take one picture.
+    """Take one picture, uint8 (height, width, 3), and say which share of the figure is hidden.
 
-    Args:
-        domain: Whose place is behind.
-        who: The person.
-        shot: Pose, view, crop and occluder.
-        camera: Which place, and the response to light.
-        size: Height and width of the picture.
-        seed: Of the world.
-        index: Number of the picture among those of this person and camera (keys its noise).
-        other: The passer-by in front when the shot's occluder is a pedestrian.
-        expose: False leaves out all the camera does to light, detail and noise.
-
-    Returns:
-        The picture, uint8 (height, width, 3), and the share of the figure that is hidden.
+    `other` is the passer-by in front where the shot's occluder is a pedestrian; `index` (of the picture among those of
+    this person and camera) keys its noise; without `expose` the camera does nothing to light, detail and noise.
     """
     height, width = size
     factor = 4 if height <= 128 else 3  # canvas pixels a side that make one pixel of the picture

@@ -209,12 +209,9 @@ PAINTS = ((150, 36, 38), (44, 66, 120), (196, 198, 200), (58, 60, 64), (206, 172
 
 
 def draw_occluder(pen: Pen, kind: str, paint: int) -> None:
-    """A pole, bush, bench or car in front of a person, around x = 0 (a pedestrian is drawn by `walking`).
+    """A pole, bush, bench or car in front of a person, around x = 0; `paint` (any number) chooses a car's colour.
 
-    Args:
-        pen: Where, and how large.
-        kind: What.
-        paint: Any number; chooses a car's colour.
+    A pedestrian is drawn by `walking`.
     """
     if kind == "pole":
         for width, x, level in ((9, 0, 0.8), (6.5, -0.8, 1.0), (2.4, -2, 1.35)):

@@ -66,8 +66,7 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
         identity: From 0; pid - 1 for training and test identities.
         camera: From 0.
         index: Which of the pictures of this person under this camera; any number of at least 0.
-        view: One of `VIEWS` instead of the drawn one.
-        occluder: "none" or one of `OCCLUDERS` instead of the drawn one.
+        view, occluder: One of `VIEWS`, and "none" or one of `OCCLUDERS`, instead of the drawn ones.
         expose: False leaves out the camera's colours, blur and noise.
 
     Raises:
