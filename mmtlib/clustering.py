@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from mmtlib.distances import (
     centred,
     distance_blocks,
     float32_products,
+    one_thread,
     rounding,
     squared_distances,
 )
@@ -95,18 +95,7 @@ def _principal(points: Points, rng: np.random.Generator) -> Points:
     return centred(points.rows @ basis)[0]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Thousands of small steps: to meet after each takes threads longer than the work, where a core is busy 100 ×."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()  # thousands of small steps: to meet after each takes threads longer than the work
 def _plus_plus(points: Points, num_clusters: int, rng: np.random.Generator) -> Tensor:
     """Greedy k-means++ (the best of 2 + log K candidates each time, as scikit-learn's): (K) indices of points."""
     device = points.rows.device

@@ -50,6 +50,20 @@ def float32_products() -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, PyTorch computes on the CPU by one thread. Also a decorator.
+
+    Threads that meet after each of many small steps wait for each other: 100 times as long where a core is busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def as_numbers(values, name: str) -> Tensor:
     """Check a matrix of numbers and give it as a tensor, without a copy where that can be.
 

@@ -159,7 +159,7 @@ def test_queries_that_can_never_be_scored_are_found_first(collection, tmp_path):
 
 
 def test_everything_found_is_said_at_once(collection, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [name])
     said = refused(make_settings("paper", source=str(collection / "photos"), imagenet="/no/weights.pth"))
     assert (
         "a source needs 2" in said and "/no/weights.pth" in said and "pip uninstall --yes faiss-cpu" in said

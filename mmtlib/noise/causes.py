@@ -214,7 +214,9 @@ def _agreeing(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     sizes = images[(images >= 0).all(axis=1)].value_counts(
         sort=False
     )  # of each combination of group and keys
-    return np.bincount(sizes.index.get_level_values("group"), sizes * (sizes - 1.0) / 2, minlength=groups.max() + 1)
+    return np.bincount(
+        sizes.index.get_level_values("group"), sizes * (sizes - 1.0) / 2, minlength=groups.max() + 1
+    )
 
 
 def _known(

@@ -46,8 +46,6 @@ class Cell:
         """The same without changes that its method does not see, so that it is run once for all of them."""
         s = self.settings
         seen = {name: getattr(s, name) for name in seen_settings(s.method)}
-        task = {
-            name: getattr(s, name) for name in ("source", "target", "same_domain")
-        }  # a target has its own K
-        plain = make_settings(self.profile, method=s.method, **task)
+        task = {name: getattr(s, name) for name in ("source", "target", "same_domain")}
+        plain = make_settings(self.profile, method=s.method, **task)  # a target has its own K
         return dataclasses.replace(self, settings=plain.replace(**seen))
