@@ -304,18 +304,8 @@ def test_out_of_memory_names_the_setting_to_change(error, monkeypatch, tmp_path,
         raise error
 
     monkeypatch.setattr("mmtlib.adaptation.mmt_step", fail)
-    arguments = [
-        "adapt",
-        "--source",
-        "plaza",
-        "--target",
-        "station",
-        "--profile",
-        "smoke",
-        "--out",
-        str(tmp_path),
-    ]
-    assert main([*arguments, "--set", "source_epochs=1", "--set", "source_iterations=2"]) == 1
+    arguments = "adapt --source plaza --target station --profile smoke --set source_epochs=1 --set source_iterations=2"
+    assert main([*arguments.split(), "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "out of memory" in said and "num_ids=4" in said and "--set" in said and "Traceback" not in said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -84,9 +85,6 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
         path: The file.
         check_data: Also open the data sets, to find cells that could never run.
 
-    Returns:
-        The cells, in the file's order.
-
     Raises:
         InputError: The message holds all that is wrong: unknown keys and values, duplicates, impossible cells.
     """
@@ -143,12 +141,12 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     if not (isinstance(profile, str) and profile in PROFILES):
         problems.add(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")
         profile = "quick"
-    tasks = [_whole_paths(pair) for pair in _list(product, "tasks", problems) if _is_pair(pair, problems)]
+    tasks = [_whole_paths(pair) for pair in _list(product, "tasks", _is_pair, problems)]
     lists = {}
     for key, name in LISTS.items():
         if key in product or key in ("methods", "seeds"):
-            values = _list(product, key, problems)
-            lists[name] = [value for value in values if _fits(key, name, value, profile, problems)]
+            fits = functools.partial(_fits, key, name, profile)
+            lists[name] = _list(product, key, fits, problems)
     variants = _variants(product.get("set", {}), profile, problems)
     for ends, same in itertools.product(tasks, {each.get("same_domain", False) for each in variants}):
         problems.catch(lambda task=ends | {"same_domain": same}: make_settings(profile, **task))
@@ -165,8 +163,8 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     return found
 
 
-def _list(product: dict, key: str, problems: _Problems) -> list:
-    """The values under a key, each once."""
+def _list(product: dict, key: str, fits: Callable[[Any, _Problems], bool], problems: _Problems) -> list:
+    """The values under a key that can be used, each once."""
     if key not in product:
         problems.add(f"the key {key} is missing: expected a list")
         return []
@@ -174,13 +172,12 @@ def _list(product: dict, key: str, problems: _Problems) -> list:
     if not isinstance(values, list) or not values:
         problems.add(f"{key}: expected a list of values, found {_brief(values)}")
         return []
-    found: list = []
-    for value in values:
-        if any(type(value) is type(other) and value == other for other in found):
-            problems.add(f"{key}: {_brief(value)} stands there twice")
-        else:
-            found.append(value)
-    return found
+    usable = [value for value in values if fits(value, problems)]
+    found = {repr(value): value for value in usable}  # 1 is not 1.0
+    for text, count in Counter(map(repr, usable)).items():
+        if count > 1:
+            problems.add(f"{key}: {text} stands there twice")
+    return list(found.values())
 
 
 def _is_pair(value: Any, problems: _Problems) -> bool:
@@ -197,7 +194,7 @@ def _whole_paths(pair: list[str]) -> dict[str, str]:
     return dict(zip(("source", "target"), ends))
 
 
-def _fits(key: str, name: str, value: Any, profile: str, problems: _Problems) -> bool:
+def _fits(key: str, name: str, profile: str, value: Any, problems: _Problems) -> bool:
     """Whether a setting can have a value; asked of each one alone, so that every wrong value is found."""
     if any(isinstance(v, (list, dict)) for v in (value if isinstance(value, list) else [value])):
         problems.add(f"{key}: {name}: expected a value, or a list of them, found {_brief(value)}")
@@ -222,7 +219,7 @@ def _variants(given: Any, profile: str, problems: _Problems) -> list[dict[str, A
             values = value if _is_choice(value, hints.get(name)) else [value]
             if not values:
                 problems.add(f"set: {name} is an empty list")
-            if fitting := [each for each in values if _fits("set", name, each, profile, problems)]:
+            if fitting := [each for each in values if _fits("set", name, profile, each, problems)]:
                 choices[name] = fitting
         if math.prod(map(len, choices.values())) > MAX_CELLS:
             problems.add(f"set: the lists make more than {MAX_CELLS:,} variants: split the matrix")

@@ -21,17 +21,11 @@ from mmtlib.data.readers import ReIDDataset
 
 @dataclass(frozen=True)
 class Cause:
-    """A property of pairs of images, told from a key of each image.
-
-    Attributes:
-        title: In words.
-        key: (N) integers. Two images agree if their keys are equal; −1 agrees with nothing.
-        agree: Whether a pair has the property if its keys agree, or if they do not.
-    """
+    """A property of pairs of images, told from a key of each image."""
 
     title: str
-    key: np.ndarray
-    agree: bool = True
+    key: np.ndarray  # (N) integers: two images agree if their keys are equal; −1 agrees with nothing
+    agree: bool = True  # whether a pair has the property if its keys agree, or if they do not
 
 
 # What images of two people may share: attribute → title. Values of _NOTHING are not shared by anybody.
@@ -134,8 +128,7 @@ def false_merges(
         labels: Pseudo labels (N); images with −1 are left out, of the base rate too.
         pids: True identities (N); images with −1 (unknown) are left out as well.
         causes: As by `merge_causes`.
-        draws: Bootstrap samples of the clusters.
-        seed: Of the bootstrap.
+        draws, seed: Bootstrap samples of the clusters, and their seed.
 
     Returns:
         A row per cause, in descending order of `excess`: `cause`, `pairs` (false merges that have the property),

@@ -22,8 +22,7 @@ def cluster_table(
 
     Args:
         labels: Pseudo labels (N); images with −1 are left out.
-        pids: True identities (N); None leaves their columns away.
-        camids: Cameras (N); None leaves their columns away.
+        pids, camids: True identities (N) and cameras (N); None leaves their columns away.
 
     Returns:
         `cluster`, `size` (images); with pids `people`, `main` (the commonest identity), `purity` (its share) and

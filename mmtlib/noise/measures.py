@@ -84,26 +84,18 @@ def wrong_labels(labels: np.ndarray, pids: np.ndarray) -> np.ndarray:
 class LabelFlow:
     """Where images went between two clusterings of the same images (rows: before, columns: after).
 
-    Attributes:
-        before: Labels of the rows (K0), ascending; −1 (left out) is the first row where it occurs.
-        after: Labels of the columns (K1), likewise.
-        table: Images per (row, column), (K0, K1).
-        matches: (M, 2) pairs (label before, label after) of clusters that are the same, each label at most once.
-        renamed: The labels after in the names before (N): a matched cluster takes its name, an unmatched one a new
-            number above all old ones, −1 stays −1. Colours of a figure hold still when it draws these.
-        stay_share: Share of the images with a label before or after that are in the matched cluster.
-        merged: Clusters after that hold at least half of each of two or more clusters before.
-        split: Clusters before that supply at least half of each of two or more clusters after.
+    `renamed` are the labels after in the names before: a matched cluster takes its name, an unmatched one a new number
+    above all old ones, −1 stays −1. Colours of a figure hold still when it draws these.
     """
 
-    before: np.ndarray
-    after: np.ndarray
-    table: np.ndarray
-    matches: np.ndarray
-    renamed: np.ndarray
-    stay_share: float
-    merged: int
-    split: int
+    before: np.ndarray  # labels of the rows (K0), ascending; −1 (left out) is the first row where it occurs
+    after: np.ndarray  # labels of the columns (K1), likewise
+    table: np.ndarray  # images per (row, column), (K0, K1)
+    matches: np.ndarray  # (M, 2) labels before and after of clusters that are the same, each at most once
+    renamed: np.ndarray  # (N)
+    stay_share: float  # of the images with a label before or after: those in the matched cluster
+    merged: int  # clusters after that hold at least half of each of two or more clusters before
+    split: int  # clusters before that supply at least half of each of two or more clusters after
 
 
 def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
@@ -203,8 +195,7 @@ def corrupt(
         rng: The source of randomness.
 
     Returns:
-        New labels (N). No cluster is emptied on purpose, but a small one may be by chance; labels are then made
-        contiguous again.
+        New labels (N), made contiguous again where a small cluster was emptied by chance.
 
     Raises:
         InputError: Labels are to change, and all are the same.

@@ -20,29 +20,17 @@ from mmtlib.noise.measures import label_flow, label_quality, noise_transitions, 
 
 @dataclass(frozen=True)
 class Subject:
-    """Pseudo labels and what is known about their images.
+    """Pseudo labels and what is known about their images."""
 
-    Attributes:
-        name: For headings.
-        note: Where the labels come from, in a sentence.
-        names: Of the images (N): their paths in the data set.
-        images: uint8 (N, 3, H, W).
-        camids: Cameras (N).
-        pids: True identities (N), −1 where unknown; None if all are.
-        attributes: A row per image, or None.
-        features: float32 (N, D), unit rows: those that the last labels were made from.
-        epochs: Labels (N) per epoch, the last ones last; one entry where there is no training.
-    """
-
-    name: str
-    note: str
-    names: tuple[str, ...]
-    images: torch.Tensor
-    camids: np.ndarray
-    pids: np.ndarray | None
-    attributes: pd.DataFrame | None
-    features: np.ndarray
-    epochs: list[np.ndarray]
+    name: str  # for headings
+    note: str  # where the labels come from, in a sentence
+    names: tuple[str, ...]  # of the images (N): their paths in the data set
+    images: torch.Tensor  # uint8 (N, 3, H, W)
+    camids: np.ndarray  # cameras (N)
+    pids: np.ndarray | None  # true identities (N), −1 where unknown; None if all are
+    attributes: pd.DataFrame | None  # a row per image
+    features: np.ndarray  # float32 (N, D), unit rows: those that the last labels were made from
+    epochs: list[np.ndarray]  # labels (N) per epoch, the last ones last; one entry where there is no training
 
     @property
     def known(self) -> np.ndarray | None:

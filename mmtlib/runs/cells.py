@@ -19,14 +19,9 @@ from mmtlib.config import (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that is asked for.
+    """One run that is asked for."""
 
-    Attributes:
-        profile: The profile that it is a change of ("custom": none).
-        settings: All of them.
-    """
-
-    profile: str
+    profile: str  # that it is a change of ("custom": none)
     settings: Settings
 
     @property

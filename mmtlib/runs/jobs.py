@@ -18,21 +18,13 @@ from mmtlib.runs.cells import Cell
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of a cell: a pre-training that it needs, or its run.
-
-    Attributes:
-        cell: What is asked for.
-        index: Of a source pre-training (0 or 1); None: the run itself.
-        folder: The folder of what is trained, where its epochs are counted.
-        goal: The file that exists once the job is done.
-        needs: Goals of other jobs that have to end first.
-    """
+    """One stage of a cell: a pre-training that it needs, or its run."""
 
     cell: Cell
-    index: int | None
-    folder: Path
-    goal: Path
-    needs: tuple[Path, ...] = ()
+    index: int | None  # of a source pre-training (0 or 1); None: the run itself
+    folder: Path  # of what is trained, where its epochs are counted
+    goal: Path  # the file that exists once the job is done
+    needs: tuple[Path, ...] = ()  # goals of other jobs that have to end first
 
     @property
     def title(self) -> str:
