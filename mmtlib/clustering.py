@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from mmtlib import InputError
 from mmtlib.distances import (
     Points,
     as_features,
+    as_integers,
     centred,
     distance_blocks,
     float32_products,
+    one_thread,
     rounding,
     squared_distances,
 )
@@ -95,18 +96,7 @@ def _principal(points: Points, rng: np.random.Generator) -> Points:
     return centred(points.rows @ basis)[0]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Thousands of small steps: to meet after each takes threads longer than the work, where a core is busy 100 ×."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()  # thousands of small steps: to meet after each takes threads longer than the work
 def _plus_plus(points: Points, num_clusters: int, rng: np.random.Generator) -> Tensor:
     """Greedy k-means++ (the best of 2 + log K candidates each time, as scikit-learn's): (K) indices of points."""
     device = points.rows.device
@@ -211,21 +201,8 @@ def dbscan(
 ) -> np.ndarray:
     """DBSCAN on the k-reciprocal Jaccard distance.
 
-    To fix `eps` in the first epoch, as the authors do, call `jaccard_similarity`, `dbscan_eps` and `dbscan_labels`.
-
-    Args:
-        features: (N, D) L2-normalised array or tensor.
-        eps: radius in (0, 1); None takes `dbscan_eps`.
-        min_samples: images within eps, itself included, that make an image a core of a cluster.
-        k1: neighbours that the Jaccard distance looks at.
-        k2: nearest images that it averages over.
-        rho: share of the distances that sets eps.
-
-    Returns:
-        (N) int64 labels 0 … K−1, −1 = noise.
-
-    Raises:
-        InputError: see `jaccard_similarity`, `dbscan_eps` and `dbscan_labels`.
+    `jaccard_similarity`, `dbscan_eps` where eps is None, and `dbscan_labels` in one call: see there. To fix eps in the
+    first epoch, as the authors do, call them one by one.
     """
     similarity = jaccard_similarity(features, k1, k2)
     return dbscan_labels(similarity, dbscan_eps(similarity, rho) if eps is None else eps, min_samples)
@@ -261,9 +238,8 @@ def dbscan_eps(similarity: sparse.csr_array, rho: float = 1.6e-3) -> float:
         near = np.concatenate([near, part[part < 1]])
         if len(near) > 2 * taken:
             near = np.partition(near, -2 * taken)[-2 * taken :]
-    eps = (
-        (1 - near).sum(dtype=np.float64) / 2 + taken - len(near) / 2
-    ) / taken  # absent pairs are at distance 1
+    total = (1 - near).sum(dtype=np.float64) / 2 + taken - len(near) / 2  # absent pairs are at distance 1
+    eps = total / taken
     if eps >= 1:
         raise InputError(
             "no two different images share a k-reciprocal neighbour, so there is no radius to choose: "
@@ -313,27 +289,20 @@ def classifier_weights(features, labels):
         labels: (N) integers 0 … K−1 without gaps; −1 (noise) is ignored.
 
     Returns:
-        (K, D) float32, row k for label k: a tensor on the device for features in a tensor, else an array.
+        (K, D) float32: a tensor on the device for features in a tensor, else an array.
 
     Raises:
         InputError: labels that do not fit, all noise, gaps, or a label whose features cancel out.
     """
     points = as_features(features)
-    labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
-    kind, shape = str(labels.dtype).removeprefix("torch."), tuple(labels.shape)
-    if shape != points.shape[:1] or "int" not in kind:
-        raise InputError(f"labels: found {kind} in shape {shape}, expected ({len(points)},) integers")
-    labels = labels if isinstance(labels, Tensor) else torch.from_numpy(labels.astype(np.int64))
-    labels = labels.to(points.device, torch.int64)
-    used = labels[labels >= 0].unique()
-    if len(used) == 0:
+    labels = as_integers(labels, "labels", len(points))
+    used = np.unique(labels[labels >= 0])
+    if not len(used):
         raise InputError(
             "labels: all images are noise (−1), there is no cluster; raise eps or lower min_samples"
         )
-    if int(used[-1]) != len(used) - 1:
-        raise InputError(
-            f"labels: found {len(used)} labels up to {int(used[-1])}, expected 0 … K−1 without gaps"
-        )
+    if used[-1] != len(used) - 1:
+        raise InputError(f"labels: found {len(used)} labels up to {used[-1]}, expected 0 … K−1 without gaps")
     means = label_means(points, labels, len(used)).double()
     lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     if bool((lengths == 0).any()):

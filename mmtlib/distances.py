@@ -50,6 +50,20 @@ def float32_products() -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, PyTorch computes on the CPU by one thread. Also a decorator.
+
+    Threads that meet after each of many small steps wait for each other: 100 times as long where a core is busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def as_numbers(values, name: str) -> Tensor:
     """Check a matrix of numbers and give it as a tensor, without a copy where that can be.
 
@@ -82,13 +96,8 @@ def as_numbers(values, name: str) -> Tensor:
 def as_features(features, name: str = "features", *, allow_zero: bool = True) -> Tensor:
     """Features (N, D) as a tensor, see `as_numbers`.
 
-    Args:
-        features: (N, D) array or tensor.
-        name: what to call them in an error.
-        allow_zero: whether a row of zeros is acceptable.
-
     Raises:
-        InputError: not (N, D), empty, not finite, or a row of zeros where it has no meaning.
+        InputError: not (N, D), empty, not finite, or a row of zeros where that has no meaning.
     """
     tensor = as_numbers(features, name)
     largest = torch.linalg.vector_norm(tensor, torch.inf, dim=1)  # (N)
@@ -99,6 +108,24 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
         row = int(torch.nonzero(largest == 0)[0])
         raise InputError(f"{name}: row {row} is all zeros, expected L2-normalised features")
     return tensor
+
+
+def as_integers(values, name: str, size: int) -> np.ndarray:
+    """Check one integer for each row of features and give them as int64 (size).
+
+    Raises:
+        InputError: another shape, or no integers.
+    """
+    if isinstance(values, Tensor):
+        values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
+    values = np.asarray(values)
+    if values.shape != (size,):
+        raise InputError(
+            f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features"
+        )
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{name}: found {values.dtype}, expected integers")
+    return values.astype(np.int64)
 
 
 def as_feature_pair(query_features, gallery_features, *, allow_zero: bool = True) -> tuple[Tensor, Tensor]:
@@ -116,19 +143,12 @@ def as_feature_pair(query_features, gallery_features, *, allow_zero: bool = True
 
 @dataclass(frozen=True)
 class Points:
-    """Features prepared by `centred`: point = feature · scale − center.
+    """Features prepared by `centred`: point = feature · scale − center."""
 
-    Attributes:
-        rows: (N, D), within −2 … 2.
-        squares: (N) squared lengths of the rows.
-        center: (D), the mean of the scaled features.
-        scale: a power of two, a tensor without dimensions.
-    """
-
-    rows: Tensor
-    squares: Tensor
-    center: Tensor
-    scale: Tensor
+    rows: Tensor  # (N, D), within −2 … 2
+    squares: Tensor  # (N) squared lengths of the rows
+    center: Tensor  # (D), the mean of the scaled features
+    scale: Tensor  # a power of two, without dimensions
 
     def __len__(self) -> int:
         return len(self.rows)

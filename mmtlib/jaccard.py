@@ -56,30 +56,20 @@ def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the Jaccard distance compares.
+    """What the Jaccard distance compares."""
 
-    Attributes:
-        weights: (N, images) float32, the rows V.
-        originals: (N) for each image the first of those that are identical to it.
-        farthest: (N) squared distance to the farthest of all images.
-    """
-
-    weights: sparse.csr_array
-    originals: np.ndarray
-    farthest: np.ndarray
+    weights: sparse.csr_array  # (N, images) float32, the rows V
+    originals: np.ndarray  # (N) for each image the first of those that are identical to it
+    farthest: np.ndarray  # (N) squared distance to the farthest of all images
 
     def __getitem__(self, which: slice) -> Encoding:
         return Encoding(self.weights[which], self.originals[which], self.farthest[which])
 
 
 def encode_neighbourhoods(features: Tensor, k1: int, k2: int, power: int = 1) -> Encoding:
-    """The rows V of the k-reciprocal encoding, averaged over the k2 nearest images.
+    """The rows V of checked features (N, D); k1 and k2 as of `jaccard_similarity`.
 
-    Args:
-        features: (N, D), checked.
-        k1: neighbours that are looked at.
-        k2: nearest images whose rows are averaged.
-        power: weights are exp(−(d_ij / max_j d_ij) ** power); clustering takes 1, re-ranking 2.
+    Weights are exp(−(d_ij / max_j d_ij) ** power): clustering takes the power 1, re-ranking 2.
     """
     if k1 < 1 or k2 < 1:
         raise InputError(f"k1 = {k1}, k2 = {k2}: both must be at least 1 (the usual values are 20 and 6)")
@@ -171,10 +161,7 @@ def _shared(rows: sparse.csr_array, holders: sparse.csr_array) -> Iterator[tuple
         part = rows[start:stop]
         lists = holders[part.indices]
         np.minimum(lists.data, np.repeat(part.data, np.diff(lists.indptr)), out=lists.data)
-        ones = np.ones(part.nnz, np.float32)
-        block = (
-            sparse.csr_array((ones, np.arange(part.nnz), part.indptr), shape=(len(part.indptr) - 1, part.nnz))
-            @ lists
-        )
-        yield start, block.tocsc().tocsr()  # sorts, faster than sort_indices
+        entries = np.ones(part.nnz, np.float32), np.arange(part.nnz), part.indptr
+        of_rows = sparse.csr_array(entries, shape=(part.shape[0], part.nnz))  # which lists are a row's
+        yield start, (of_rows @ lists).tocsc().tocsr()  # sorts, faster than sort_indices
         start = stop

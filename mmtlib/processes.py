@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -40,6 +41,9 @@ def end_with_parent(parent: int) -> None:
 def process_pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[Pool]:
     """Processes that end with this one, at once where the block is left by an exception.
 
+    An interrupt is for this process: the others ignore it, and are ended before anything else is done here, so that a
+    second one finds nothing to wait for.
+
     Args:
         workers: How many at most.
         begin: Called with `arguments` in each process before its first job.
@@ -47,13 +51,12 @@ def process_pool(workers: int, begin: Callable[..., None] | None = None, *argume
     pool = Pool(workers, _SPAWN, _begin, (os.getpid(), begin, arguments))
     try:
         yield pool
+        pool.shutdown()
     except BaseException:
-        processes = list(pool._processes.values())  # a keyboard interrupt must not wait for an epoch to end
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
+        for process in list((pool._processes or {}).values()):  # nobody waits for an epoch to end
             process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
-    pool.shutdown()
 
 
 class Pool(ProcessPoolExecutor):
@@ -69,6 +72,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else it ends one job, and the next begins
     end_with_parent(parent)
     if begin is not None:
         begin(*arguments)

@@ -14,54 +14,31 @@ import torch
 from torch import Tensor
 
 from mmtlib import InputError
-from mmtlib.distances import as_feature_pair, as_numbers, centred, distance_blocks, rounding
+from mmtlib.distances import as_feature_pair, as_integers, as_numbers, centred, distance_blocks, rounding
 from mmtlib.jaccard import encode_neighbourhoods, jaccard_between
 
 ROWS = 512  # of given distances that are scored at a time
+MAX_RANK = 50  # length of the CMC curve
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Scores of one query and gallery set; all shares are in 0 … 1.
+    """Scores of one query and gallery set; all shares are in 0 … 1."""
 
-    Attributes:
-        mean_ap: mean of the average precision over the scored queries.
-        cmc: (max_rank) share of scored queries with a match among their first 1, 2, … gallery images.
-        average_precisions: (Q) average precision of each query, NaN where it was not scored.
-        first_match_ranks: (Q) place (1 = top) of the nearest match, 0 where the query was not scored.
-        num_scored: number of queries with at least one match left in the gallery.
-    """
-
-    mean_ap: float
-    cmc: np.ndarray
-    average_precisions: np.ndarray
-    first_match_ranks: np.ndarray
-    num_scored: int
+    mean_ap: float  # mean of the average precision over the scored queries
+    cmc: np.ndarray  # (MAX_RANK) share of them with a match among their first 1, 2, … gallery images
+    average_precisions: np.ndarray  # (Q), NaN where a query was not scored
+    first_match_ranks: np.ndarray  # (Q) place (1 = top) of the nearest match, 0 where a query was not scored
+    num_scored: int  # queries with at least one match left in the gallery
 
 
 def evaluate_retrieval(
-    query_features,
-    gallery_features,
-    query_pids,
-    gallery_pids,
-    query_camids,
-    gallery_camids,
-    *,
-    max_rank: int = 50,
+    query_features, gallery_features, query_pids, gallery_pids, query_camids, gallery_camids
 ) -> RetrievalScores:
     """Score retrieval by squared Euclidean distance between features, without holding a Q × G matrix.
 
-    The rules are those of `evaluate_distances`. A query of which rounding in float32 could move a match by a tenth of
-    its rank is scored in float64 (see `distances`).
-
-    Args:
-        query_features: (Q, D) array or tensor.
-        gallery_features: (G, D) array or tensor.
-        query_pids: (Q) identities.
-        gallery_pids: (G) identities; −1 is junk, 0 a distractor.
-        query_camids: (Q) cameras.
-        gallery_camids: (G) cameras.
-        max_rank: length of the CMC curve.
+    The rules are those of `evaluate_distances`, and so are all arguments but the features (Q, D) and (G, D). A query of
+    which rounding in float32 could move a match by a tenth of its rank is scored in float64 (see `distances`).
 
     Raises:
         InputError: shapes that do not fit, features that are not finite, or no query that can be scored.
@@ -83,12 +60,10 @@ def evaluate_retrieval(
         for start, block in distance_blocks(queries[again], gallery):
             rows = again[start : start + len(block)]
             found[:, rows] = ids.score(block, rows, error, ties=True)[0]
-    return _summary(found, max_rank)
+    return _summary(found)
 
 
-def evaluate_distances(
-    distances, query_pids, gallery_pids, query_camids, gallery_camids, *, max_rank: int = 50
-) -> RetrievalScores:
+def evaluate_distances(distances, query_pids, gallery_pids, query_camids, gallery_camids) -> RetrievalScores:
     """Score a given matrix of distances (smaller = more alike), for instance a re-ranked one.
 
     Gallery images with identity −1 are junk and left out. So are, for each query, those of its own identity *and* its
@@ -99,11 +74,8 @@ def evaluate_distances(
 
     Args:
         distances: (Q, G) array or tensor without NaN.
-        query_pids: (Q) identities.
-        gallery_pids: (G) identities; −1 is junk, 0 a distractor.
-        query_camids: (Q) cameras.
-        gallery_camids: (G) cameras.
-        max_rank: length of the CMC curve; it stays level beyond the gallery's size.
+        query_pids, gallery_pids: identities (Q) and (G); −1 is junk, 0 a distractor.
+        query_camids, gallery_camids: cameras (Q) and (G).
 
     Raises:
         InputError: shapes that do not fit, NaN, or no query that can be scored.
@@ -119,7 +91,7 @@ def evaluate_distances(
     exact = matrix.new_zeros(len(matrix))
     rows = [slice(start, start + ROWS) for start in range(0, len(matrix), ROWS)]
     parts = [ids.score(matrix[each].clone(), each, exact, ties=True)[0] for each in rows]
-    return _summary(torch.cat(parts, dim=1), max_rank)
+    return _summary(torch.cat(parts, dim=1))
 
 
 class _Identities:
@@ -128,7 +100,7 @@ class _Identities:
     def __init__(self, sizes: Sequence[int], ids: Sequence, device: torch.device) -> None:
         names = "query_pids", "gallery_pids", "query_camids", "gallery_camids"
         query_pids, gallery_pids, query_camids, gallery_camids = (
-            _as_ids(values, name, size) for values, name, size in zip(ids, names, 2 * tuple(sizes))
+            as_integers(values, name, size) for values, name, size in zip(ids, names, 2 * tuple(sizes))
         )
         by_pid = np.argsort(gallery_pids, kind="stable")  # (G)
         first, last = (np.searchsorted(gallery_pids[by_pid], query_pids, side) for side in ("left", "right"))
@@ -143,10 +115,10 @@ class _Identities:
     def score(
         self, block: Tensor, rows: slice | Tensor, error: Tensor, *, ties: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Score queries `rows` by their distances (b, G), which are overwritten.
+        """Score b queries.
 
         Args:
-            block: distances of b queries.
+            block: their distances (b, G), which are overwritten.
             rows: which of the Q queries they are.
             error: (Q) by how much two distances of a query may differ and be equal.
             ties: whether distances that differ by no more than that count as equal.
@@ -168,37 +140,20 @@ class _Identities:
         num = match.sum(1, keepdim=True)  # (b, 1)
         kept = block.shape[1] - len(self.junk) - left_out.sum(1, keepdim=True)
         limits = matches + error if ties else matches
-        seen = torch.searchsorted(block, limits, right=True).minimum(
-            kept
-        )  # (b, M) images at most as far as a match
-        hits = torch.searchsorted(matches, limits, right=True).minimum(num)  # (b, M) matches among them
+        # (b, M): images at most as far as a match, and matches among them
+        seen = torch.searchsorted(block, limits, right=True).minimum(kept)
+        hits = torch.searchsorted(matches, limits, right=True).minimum(num)
         counted = torch.arange(matches.shape[1], device=block.device) < num
         precision = torch.where(counted, hits.double() / seen.clamp(min=1), 0).sum(1) / num[:, 0].clamp(min=1)
         rank = torch.where(num[:, 0] > 0, seen[:, 0] - hits[:, 0] + 1, 0)
-        near = torch.searchsorted(block, matches + error, right=True) - torch.searchsorted(
-            block, matches - error
-        )
+        near = torch.searchsorted(block, matches + error, right=True)
+        near -= torch.searchsorted(block, matches - error)
         unsure = (counted & (10 * (near - 1) > seen)).any(1)
         return torch.stack([precision, rank.double()]), unsure
 
 
-def _as_ids(values, name: str, size: int) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
-    values = np.asarray(values)
-    if values.shape != (size,):
-        raise InputError(
-            f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features"
-        )
-    if values.dtype.kind not in "iu":
-        raise InputError(f"{name}: found {values.dtype}, expected integers")
-    return values.astype(np.int64)
-
-
-def _summary(found: Tensor, max_rank: int) -> RetrievalScores:
+def _summary(found: Tensor) -> RetrievalScores:
     """Scores from the average precisions and the ranks of the first matches (2, Q)."""
-    if max_rank < 1:
-        raise InputError(f"max_rank: found {max_rank}, expected at least 1")
     precisions, ranks = found.cpu().numpy()
     ranks = ranks.astype(np.int64)
     scored = ranks > 0
@@ -207,7 +162,7 @@ def _summary(found: Tensor, max_rank: int) -> RetrievalScores:
             f"none of the {len(ranks)} queries has a match in the gallery under another camera, nothing can be scored: "
             "check that identities and cameras of query and gallery belong together"
         )
-    hits = np.bincount(np.minimum(ranks[scored] - 1, max_rank), minlength=max_rank + 1)[:max_rank]
+    hits = np.bincount(np.minimum(ranks[scored] - 1, MAX_RANK), minlength=MAX_RANK + 1)[:MAX_RANK]
     return RetrievalScores(
         float(precisions[scored].mean()),
         np.cumsum(hits) / scored.sum(),
@@ -224,8 +179,7 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_v
     code. Leave junk out of the gallery before: it would be a neighbour like any other.
 
     Args:
-        query_features: (Q, D) array or tensor.
-        gallery_features: (G, D) array or tensor.
+        query_features, gallery_features: (Q, D) and (G, D) arrays or tensors.
         k1: neighbours that are looked at; at most Q + G − 1 are used.
         k2: nearest images that are averaged over.
         lambda_value: λ in 0 … 1; 1 keeps the original order.
@@ -249,7 +203,6 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_v
     for start, block in distance_blocks(queries, gallery):
         rows = slice(start, start + len(block))
         alike = torch.from_numpy(jaccard[rows].toarray()).to(block.device)
-        reranked[rows] = lambda_value * (block / largest[rows, None]).square() + (1 - lambda_value) * (
-            1 - alike
-        )
+        original = (block / largest[rows, None]).square()
+        reranked[rows] = lambda_value * original + (1 - lambda_value) * (1 - alike)
     return reranked if isinstance(gallery_features, Tensor) else reranked.numpy()

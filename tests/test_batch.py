@@ -283,7 +283,7 @@ def test_slots_run_side_by_side_and_end_with_the_queue(tmp_path, monkeypatch):
         workers.sys, "executable", python(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
     )
     pids = tmp_path / "pids"
-    with pytest.raises(KeyboardInterrupt), workers.local_slots(tmp_path, 2) as submit:
+    with pytest.raises(KeyboardInterrupt), workers.local_slots(tmp_path, 2) as (submit, _):
         futures = [submit(number) for number in range(3)]
         wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
         time.sleep(0.5)

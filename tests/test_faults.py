@@ -312,6 +312,46 @@ def test_drawing_processes_end_with_the_one_that_started_them(tmp_path):
     assert len(gone) >= 2 and not alive
 
 
+DRAW_IN_A_POOL = """
+import sys
+from mmtlib.processes import process_pool
+from mmtlib.world import generate
+with process_pool(2) as pool:
+    for job in [pool.submit(generate, 'city', f'{sys.argv[1]}/{seed}', seed=seed) for seed in range(6)]:
+        job.result()
+"""
+
+
+def test_interrupts_end_a_pool_whose_processes_draw(tmp_path):
+    """They draw alone, without a pool each, and Ctrl-C, which reaches all of them and comes twice, ends all at once."""
+    psutil = pytest.importorskip("psutil")
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRAW_IN_A_POOL, str(tmp_path)],
+        cwd=REPOSITORY,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    children = []
+    try:
+        end = time.monotonic() + 180
+        while len(list(tmp_path.glob("*/city/.parts-*/*.csv"))) < 4 and time.monotonic() < end:
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert 2 <= len(children) <= 3, "two processes that draw, and Python's tracker of resources"
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.01)
+        said = process.communicate(timeout=30)[1]
+        assert process.returncode != 0 and "KeyboardInterrupt" in said, said
+        assert not psutil.wait_procs(children, timeout=20)[1]
+        assert len(list(tmp_path.iterdir())) == 2, "an interrupted job makes room for the next"
+    finally:
+        for each in [*children, process]:
+            if each.poll() is None if isinstance(each, subprocess.Popen) else each.is_running():
+                each.kill()
+
+
 # Numbers that are not finite
 
 

@@ -118,7 +118,7 @@ def test_flow_keeps_as_many_images_in_place_as_any_matching_could(seed: int) -> 
     ]
     labelled = int(((before >= 0) | (after >= 0)).sum())
     assert flow.stay_share == pytest.approx(max(stays) / labelled)
-    assert flow.table.toarray().tolist() == [
+    assert flow.table.tolist() == [
         [int(((before == i) & (after == j)).sum()) for j in flow.after] for i in flow.before
     ]
     kept = (flow.renamed == before) & (before >= 0)

@@ -159,7 +159,7 @@ def test_queries_that_can_never_be_scored_are_found_first(collection, tmp_path):
 
 
 def test_everything_found_is_said_at_once(collection, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [name])
     said = refused(make_settings("paper", source=str(collection / "photos"), imagenet="/no/weights.pth"))
     assert (
         "a source needs 2" in said and "/no/weights.pth" in said and "pip uninstall --yes faiss-cpu" in said
@@ -304,18 +304,8 @@ def test_out_of_memory_names_the_setting_to_change(error, monkeypatch, tmp_path,
         raise error
 
     monkeypatch.setattr("mmtlib.adaptation.mmt_step", fail)
-    arguments = [
-        "adapt",
-        "--source",
-        "plaza",
-        "--target",
-        "station",
-        "--profile",
-        "smoke",
-        "--out",
-        str(tmp_path),
-    ]
-    assert main([*arguments, "--set", "source_epochs=1", "--set", "source_iterations=2"]) == 1
+    arguments = "adapt --source plaza --target station --profile smoke --set source_epochs=1 --set source_iterations=2"
+    assert main([*arguments.split(), "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "out of memory" in said and "num_ids=4" in said and "--set" in said and "Traceback" not in said
 

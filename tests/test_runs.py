@@ -175,32 +175,16 @@ def test_what_is_neither_domain_nor_folder_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["adapt", "--source", "plaza", "--target", "station", "--method", "mnt"], "did you mean 'mmt'"),
-        (["adapt", "--source", "plaza", "--target", "nowhere"], "neither an embedded domain"),
-        (["adapt", "--source", "plaza", "--target", "station", "--profile", "fast"], "unknown profile"),
-        (["adapt", "--source", "plaza", "--target", "station", "--set", "epoch=3"], "did you mean 'epochs'"),
-        (
-            [
-                "adapt",
-                "--source",
-                "plaza",
-                "--target",
-                "station",
-                "--profile",
-                "smoke",
-                "--set",
-                "clusters=9999",
-            ],
-            "9999",
-        ),
+        ("--target station --method mnt", "did you mean 'mmt'"),
+        ("--target nowhere", "neither an embedded domain"),
+        ("--target station --profile fast", "unknown profile"),
+        ("--target station --set epoch=3", "did you mean 'epochs'"),
+        ("--target station --profile smoke --set clusters=9999", "9999"),
     ],
 )
-def test_wrong_usage_ends_in_one_message_and_status_2(
-    arguments: list[str], reason: str, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        command(*arguments, "--out", tmp_path), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND
-    )
+def test_wrong_usage_ends_in_one_message_and_status_2(arguments: str, reason: str, tmp_path: Path) -> None:
+    call = command("adapt", "--source", "plaza", *arguments.split(), "--out", tmp_path)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND)
     assert done.returncode == 2, done.stderr
     assert reason in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("cache/mmt-*/result.json"))
@@ -215,20 +199,10 @@ def test_a_folder_that_is_no_data_set_and_an_image_that_does_not_decode_are_name
     image.write_bytes(image.read_bytes()[:40])
     (tmp_path / "empty").mkdir()
     for source, reason in ((tmp_path / "empty", "bounding_box_train"), (broken, image.name)):
-        arguments = [
-            "adapt",
-            "--source",
-            source,
-            "--target",
-            "station",
-            "--profile",
-            "smoke",
-            "--out",
-            tmp_path / "runs",
-        ]
-        done = subprocess.run(
-            command(*arguments), capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND
+        call = command(
+            "adapt", *"--target station --profile smoke --source".split(), source, "--out", tmp_path / "runs"
         )
+        done = subprocess.run(call, capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND)
         assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert not list((tmp_path / "runs").glob("cache/*/checkpoint.pt"))
 

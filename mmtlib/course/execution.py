@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,14 @@ from mmtlib import InputError
 
 
 def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
-    """Execute one notebook; keep the executed copy and, beside it, its HTML.
+    """Execute one notebook; keep the executed copy (after a failure too) and, beside it, its HTML.
 
     Args:
         path: The notebook.
-        copy: Where the executed copy goes. It is kept after a failure too, up to the cell that failed.
-        parameters: Values for its parameters cell.
-
-    Returns:
-        The executed copy.
+        copy: Where the executed copy goes.
+        parameters: Values for its parameters cell; a lesson refuses one that it does not have.
 
     Raises:
-        InputError: A parameter that the notebook does not have.
         papermill.exceptions.PapermillExecutionError: A cell failed.
     """
     # Checks of web addresses, of which notebooks have none, would compile a grammar for a second at every start; None
@@ -46,24 +40,11 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
         def _no_other_kernels(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])
 
-    known = papermill.inspect_notebook(_literal(path))
-    if unknown := set(parameters) - set(known):
-        raise InputError(
-            f"{path.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
-        )
     copy.parent.mkdir(parents=True, exist_ok=True)
     # Kernels talk over sockets in a private folder: no port is open, and ipykernel has nothing to warn about.
-    with (
-        tempfile.TemporaryDirectory(prefix="mmt-kernel-", dir=_short_folder()) as sockets,
-        _environment(MMTLIB_PYTHON=sys.executable),
-    ):
-        config = Config(
-            {
-                "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
-                # All is written by then, and a kernel's farewell takes seconds.
-                "NotebookClient": {"shutdown_kernel": "immediate"},
-            }
-        )
+    with tempfile.TemporaryDirectory(prefix="mmt-kernel-", dir=_short_folder()) as sockets:
+        # At the end all is written, and a kernel's farewell would take seconds.
+        kernel, client = {"transport": "ipc", "ip": f"{sockets}/kernel"}, {"shutdown_kernel": "immediate"}
         try:
             papermill.execute_notebook(
                 _literal(path),
@@ -73,7 +54,7 @@ def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
                 cwd=str(path.parent),
                 progress_bar=False,
                 start_timeout=600,  # a busy machine, or packages on a network drive
-                config=config,
+                config=Config({"KernelManager": kernel, "NotebookClient": client}),
                 kernel_manager_class=OwnKernel,
             )
         finally:
@@ -94,18 +75,3 @@ def _short_folder() -> str:
 def _literal(path: Path) -> str:
     """A path as papermill takes it: it would fill in parameters where there are braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for the processes started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
@@ -16,8 +15,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from mmtlib import InputError
-from mmtlib.config import MAIN_METHODS, PROFILES, SEEDS, TASKS, Settings, make_settings
-from mmtlib.course import execution
+from mmtlib.config import MAIN_METHODS, SEEDS, TASKS, Settings, make_settings
+from mmtlib.course.execution import execute
 from mmtlib.files import home, write_json
 from mmtlib.processes import process_pool, usable_cores
 from mmtlib.runs.folder import RunFolder
@@ -47,12 +46,7 @@ class Lesson:
         **changes: Any,
     ) -> list[RunFolder]:
         """Runs of methods × tasks × seeds, cached or trained; by default the first task and all seeds."""
-        wanted = [
-            self.settings(method=method, source=source, target=target, seed=seed, **changes)
-            for source, target in tasks or TASKS[self.profile][:1]
-            for method in methods
-            for seed in seeds or SEEDS[self.profile]
-        ]
+        wanted = _product(self.profile, tasks or TASKS[self.profile][:1], methods, seeds, **changes)
         return run_all(wanted, self.out, profile=self.profile)
 
     def record(self, **values: Any) -> None:
@@ -88,22 +82,12 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
         name: The notebook's name without its ending.
         scope: `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`).
 
-    Returns:
-        The lesson.
-
     Raises:
         InputError: An injected parameter that the parameters cell does not have (papermill only warns), or an unknown
             profile.
     """
     _refuse_unknown_parameters(scope.get("In", []))
-    expected = os.environ.get("MMTLIB_PYTHON", sys.executable)
-    if Path(expected) != Path(sys.executable):
-        raise InputError(
-            f"this notebook's kernel runs {sys.executable}, but the suite was started by {expected}: "
-            "install the kernel into the suite's environment (python -m ipykernel install --sys-prefix)"
-        )
-    if scope["profile"] not in PROFILES:
-        raise InputError(f"unknown profile {scope['profile']!r}: known are {', '.join(PROFILES)}")
+    make_settings(scope["profile"])  # refuses an unknown profile
     out = Path(scope["out"]) if scope["out"] else home() / "runs" / scope["profile"]
     lesson = Lesson(name, scope["profile"], out.absolute())
     from mmtlib import figures  # matplotlib: not needed to run the suite
@@ -118,31 +102,37 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
 def _refuse_unknown_parameters(cells: Sequence[str]) -> None:
     """Compare the cell that papermill injected with the parameters cell, which ran just before it."""
     for before, cell in zip(cells, cells[1:]):
-        if cell.startswith("# Parameters\n"):
-            unknown = _assigned(cell) - _assigned(before)
-            if unknown:
-                raise InputError(
-                    f"unknown notebook parameter(s) {', '.join(sorted(unknown))}: "
-                    f"known are {', '.join(sorted(_assigned(before)))}"
-                )
+        if not cell.startswith("# Parameters\n"):
+            continue
+        given, known = _assigned(cell), _assigned(before)
+        if unknown := given - known:
+            raise InputError(
+                f"unknown notebook parameter(s) {', '.join(sorted(unknown))}: known are {', '.join(sorted(known))}"
+            )
 
 
 def _assigned(source: str) -> set[str]:
-    targets = [
-        t
-        for n in ast.parse(source).body
-        for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])
-    ]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    nodes = ast.walk(ast.parse(source))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def suite(profile: str) -> list[Settings]:
     """All runs that the notebooks of a profile load, so that they can be trained side by side before."""
+    return _product(profile, TASKS[profile], MAIN_METHODS)
+
+
+def _product(
+    profile: str,
+    tasks: Sequence[tuple[str, str]],
+    methods: Sequence[str],
+    seeds: Sequence[int] | None = None,
+    **changes: Any,
+) -> list[Settings]:
     return [
-        make_settings(profile, source=source, target=target, method=method, seed=seed)
-        for source, target in TASKS[profile]
-        for method in MAIN_METHODS
-        for seed in SEEDS[profile]
+        make_settings(profile, source=source, target=target, method=method, seed=seed, **changes)
+        for source, target in tasks
+        for method in methods
+        for seed in seeds or SEEDS[profile]
     ]
 
 
@@ -161,59 +151,34 @@ def notebook_paths() -> list[Path]:
     return found
 
 
-def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Path:
-    """Execute one notebook of the suite; the executed copy and its HTML go to `out/notebooks`.
-
-    Args:
-        path: The notebook.
-        out: The folder of the runs.
-        parameters: Values for its parameters cell.
-
-    Returns:
-        The executed copy; see `execution.execute` for what it raises.
-    """
-    return execution.execute(path, out / "notebooks" / path.name, parameters)
-
-
-def execute_all(
-    out: Path, profile: str, say: Callable[[str], None], workers: int | None = None
-) -> list[Path]:
+def execute_all(out: Path, profile: str, say: Callable[[str], None]) -> list[Path]:
     """Execute all notebooks, as many at once as there are cores (two at most: each kernel takes over 1 GB).
 
     The last ones begin first: notebook 07 trains a run of its own, which then has company to the end.
 
-    Args:
-        out: The folder of the runs; they should exist, so that no two notebooks wait for one training.
-        profile: The profile.
-        say: Called with a line of progress for each notebook.
-        workers: Notebooks at a time.
+    The runs in `out` should exist, so that no two notebooks wait for one training.
 
     Returns:
-        The executed copies, in order.
+        The executed copies in `out/notebooks`, in order.
 
     Raises:
         RuntimeError: Notebooks failed; all others were executed. The message names each and its error.
     """
-    paths, start = notebook_paths(), time.monotonic()
-    copies, failed = {}, []
-    workers = workers or min(2, usable_cores())
+    copies = {path: out / "notebooks" / path.name for path in notebook_paths()}
+    start, failed = time.monotonic(), []
+    workers, parameters = min(2, usable_cores()), {"profile": profile, "out": str(out)}
     with process_pool(workers, _share_cores, workers) as pool:
-        parameters = {"profile": profile, "out": str(out)}
-        futures = {pool.submit(execute, path, out, parameters): path for path in reversed(paths)}
-        for future in as_completed(futures):
-            name = futures[future].stem
-            try:
-                copies[name] = future.result()
-            except Exception as error:  # papermill raises many kinds; each is reported below
+        futures = {pool.submit(execute, *ends, parameters): ends[0].stem for ends in reversed(copies.items())}
+        for done, future in enumerate(as_completed(futures), start=1):
+            name, error = futures[future], future.exception()  # papermill raises many kinds
+            if error:
                 failed.append(f"  {name}: {error}")
-            done = len(copies) + len(failed)
-            left = (time.monotonic() - start) / done * (len(paths) - done)
-            say(
-                f"notebook {name} {'ran' if name in copies else 'FAILED'}: {done}/{len(paths)}, about {left:.0f} s left"
-            )
+            left = (time.monotonic() - start) / done * (len(copies) - done)
+            state = "FAILED" if error else "ran"
+            say(f"notebook {name} {state}: {done}/{len(copies)}, about {left:.0f} s left")
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(paths)} notebooks failed:\n" + "\n".join(sorted(failed)))
-    return [copies[path.stem] for path in paths]
+        raise RuntimeError(f"{len(failed)} of {len(copies)} notebooks failed:\n" + "\n".join(sorted(failed)))
+    return list(copies.values())
 
 
 def _share_cores(workers: int) -> None:

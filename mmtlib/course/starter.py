@@ -23,13 +23,10 @@ FILES = (
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Fill a new folder with the notebooks, their solutions, the matrices and the results that the notebooks read.
-
-    Args:
-        folder: It may exist if it is empty. `mmt` takes it as its home when called inside it (`files.home`).
+    """Fill a new or empty folder with the notebooks, their solutions, the matrices and the results that they read.
 
     Returns:
-        The files in it, relative to it.
+        The files in it, relative to it. `mmt` takes it as its home when called inside it (`files.home`).
 
     Raises:
         InputError: There is something already, which could be somebody's work, or the package is not whole.

@@ -31,13 +31,12 @@ def image_fates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """
     flow = label_flow(before, after)
     rows, columns = np.searchsorted(flow.before, before), np.searchsorted(flow.after, after)
-    table = flow.table.toarray()
-    common = table[rows, columns]  # images that made the same way
+    common = flow.table[rows, columns]  # images that made the same way
     match = dict(map(tuple, flow.matches.tolist()))
     stayed = np.array([a == match.get(b) for b, a in zip(before.tolist(), after.tolist())], dtype=bool)
     clustered = (before >= 0) & (after >= 0)
-    merged = clustered & (2 * common >= table.sum(axis=1)[rows])
-    split = clustered & (2 * common >= table.sum(axis=0)[columns])
+    merged = clustered & (2 * common >= flow.table.sum(axis=1)[rows])
+    split = clustered & (2 * common >= flow.table.sum(axis=0)[columns])
     return np.select([after < 0, stayed, merged, split], [4, 0, 1, 2], default=3)
 
 

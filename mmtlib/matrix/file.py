@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
 import reprlib
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,18 +18,14 @@ from typing import Any
 import yaml
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, METHODS, PROFILES, Settings, make_settings
+from mmtlib.config import EMBEDDED_DOMAINS, PROFILES, Settings, make_settings
 from mmtlib.runs.cells import Cell
 
-KEYS = ("profile", "tasks", "methods", "seeds", "clusters", "backbones", "set")
-BACKBONES = ("small", "resnet50", "ibn-resnet50")
 MAX_CELLS = 10_000
-# Settings that have a list of their own; `set` is for everything else.
-_LISTED = dict.fromkeys(("source", "target"), "tasks") | {
-    name: f"{name}s" for name in ("method", "seed", "backbone")
-}
-_LISTED["clusters"] = "clusters"
-
+# Keys that list the values of a setting, in the order in which they are multiplied; `set` is for everything else.
+LISTS = {"methods": "method", "seeds": "seed", "clusters": "clusters", "backbones": "backbone"}
+KEYS = ("profile", "tasks", *LISTS, "set")
+_LISTED = {setting: key for key, setting in LISTS.items()} | dict.fromkeys(("source", "target"), "tasks")
 
 _shortener = reprlib.Repr()  # aliases in a small file can stand for gigabytes
 _shortener.maxlevel, _shortener.maxstring, _shortener.maxother = 3, 300, 300
@@ -36,6 +34,17 @@ _brief = _shortener.repr
 
 class _Loader(yaml.SafeLoader):
     """YAML without objects, in which 1e-3 is a number, as in YAML 1.2; in 1.1, which PyYAML speaks, it is text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Note the keys that stand there twice, of which YAML would drop one."""
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        line = node.start_mark.line + 1
+        self.twice += [f"line {line}: the key {name} stands there twice" for name in names if names[name] > 1]
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -76,9 +85,6 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
         path: The file.
         check_data: Also open the data sets, to find cells that could never run.
 
-    Returns:
-        The cells, in the file's order.
-
     Raises:
         InputError: The message holds all that is wrong: unknown keys and values, duplicates, impossible cells.
     """
@@ -107,33 +113,17 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
 
 def _products(path: Path, problems: _Problems) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        for node in _mappings(yaml.compose(text, Loader=_Loader)):
-            names = [key.value for key, _ in node.value]
-            for name in sorted({str(name) for name in names if names.count(name) > 1}):
-                problems.add(f"line {node.start_mark.line + 1}: the key {name} stands there twice")
-        value = _Loader(text).get_single_data()
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        value = loader.get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no YAML file: {error}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder; name the matrix file in it") from error
+    for line in loader.twice:
+        problems.add(line)
     if not value:
         problems.add("the file is empty; expected tasks, methods and seeds")
     return value if isinstance(value, list) else [value] if value else []
-
-
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """All mappings of a YAML file; one that aliases repeat is met once."""
-    nodes, seen = [node] if node else [], set()
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
-            seen.add(id(node))
-            if isinstance(node, yaml.MappingNode):
-                yield node
-            nodes += [
-                each for entry in node.value for each in (entry if isinstance(entry, tuple) else (entry,))
-            ]
 
 
 def _cells(product: Any, problems: _Problems) -> list[Cell]:
@@ -151,76 +141,65 @@ def _cells(product: Any, problems: _Problems) -> list[Cell]:
     if not (isinstance(profile, str) and profile in PROFILES):
         problems.add(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")
         profile = "quick"
-    tasks = [_task(task) for task in _list(product, "tasks", _PAIR, problems)]
-    lists = {
-        "method": _list(product, "methods", _names(METHODS), problems),
-        "seed": _list(product, "seeds", _whole(0), problems),
-    }
-    if "clusters" in product:
-        lists["clusters"] = _list(product, "clusters", _whole(2), problems)
-    if "backbones" in product:
-        lists["backbone"] = _list(product, "backbones", _names(BACKBONES), problems)
+    tasks = [_whole_paths(pair) for pair in _list(product, "tasks", _is_pair, problems)]
+    lists = {}
+    for key, name in LISTS.items():
+        if key in product or key in ("methods", "seeds"):
+            fits = functools.partial(_fits, key, name, profile)
+            lists[name] = _list(product, key, fits, problems)
     variants = _variants(product.get("set", {}), profile, problems)
     for ends, same in itertools.product(tasks, {each.get("same_domain", False) for each in variants}):
-        task = dict(zip(("source", "target"), ends)) | {"same_domain": same}
-        problems.catch(lambda task=task: make_settings(profile, **task))
+        problems.catch(lambda task=ends | {"same_domain": same}: make_settings(profile, **task))
     count = len(tasks) * len(variants) * math.prod(map(len, lists.values()))
     if count > MAX_CELLS:
         problems.add(f"{count:,} cells are more than {MAX_CELLS:,}: split the matrix")
         return []
     found = []
     for task, *values, variant in itertools.product(tasks, *lists.values(), variants):
-        named = dict(zip(("source", "target"), task)) | dict(zip(lists, values)) | variant
+        named = task | dict(zip(lists, values)) | variant
         settings = problems.catch(lambda named=named: make_settings(profile, **named))
         if settings is not None:
             found.append(Cell(profile, settings))
     return found
 
 
-def _list(product: dict, key: str, kind: _Kind, problems: _Problems) -> list:
+def _list(product: dict, key: str, fits: Callable[[Any, _Problems], bool], problems: _Problems) -> list:
     """The values under a key that can be used, each once."""
-    expected, fits = kind
     if key not in product:
-        problems.add(f"the key {key} is missing: expected a list of {expected}")
+        problems.add(f"the key {key} is missing: expected a list")
         return []
     values = product[key]
     if not isinstance(values, list) or not values:
-        problems.add(f"{key}: expected a list of {expected}, found {_brief(values)}")
+        problems.add(f"{key}: expected a list of values, found {_brief(values)}")
         return []
-    found: dict[str, Any] = {}
-    for value in values:
-        if not fits(value):
-            problems.add(f"{key}: expected {expected}, found {_brief(value)}")
-        elif repr(value) in found:
-            problems.add(f"{key}: {value!r} stands there twice")
-        else:
-            found[repr(value)] = value
+    usable = [value for value in values if fits(value, problems)]
+    found = {repr(value): value for value in usable}  # 1 is not 1.0
+    for text, count in Counter(map(repr, usable)).items():
+        if count > 1:
+            problems.add(f"{key}: {text} stands there twice")
     return list(found.values())
 
 
-def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(v, str) and v.isprintable() and v for v in value)
-    )
+def _is_pair(value: Any, problems: _Problems) -> bool:
+    good = isinstance(value, list) and len(value) == 2
+    good = good and all(isinstance(end, str) and end.isprintable() and end for end in value)
+    if not good:
+        problems.add(f"tasks: expected pairs [source, target], found {_brief(value)}")
+    return good
 
 
-_Kind = tuple[str, Callable[[Any], bool]]  # in words, and the test
-_PAIR: _Kind = ("pairs [source, target]", _is_pair)
-
-
-def _names(known: Iterable[str]) -> _Kind:
-    return f"names out of {', '.join(known)}", lambda value: isinstance(value, str) and value in known
-
-
-def _whole(least: int) -> _Kind:
-    return f"whole numbers from {least}", lambda value: type(value) is int and value >= least
-
-
-def _task(pair: list[str]) -> tuple[str, ...]:
+def _whole_paths(pair: list[str]) -> dict[str, str]:
     """Source and target, folders as whole paths: cells run in other working folders."""
-    return tuple(end if end in EMBEDDED_DOMAINS else str(Path(end).expanduser().absolute()) for end in pair)
+    ends = (end if end in EMBEDDED_DOMAINS else str(Path(end).expanduser().absolute()) for end in pair)
+    return dict(zip(("source", "target"), ends))
+
+
+def _fits(key: str, name: str, profile: str, value: Any, problems: _Problems) -> bool:
+    """Whether a setting can have a value; asked of each one alone, so that every wrong value is found."""
+    if any(isinstance(v, (list, dict)) for v in (value if isinstance(value, list) else [value])):
+        problems.add(f"{key}: {name}: expected a value, or a list of them, found {_brief(value)}")
+        return False
+    return problems.catch(lambda: make_settings(profile, **{str(name): value})) is not None
 
 
 def _variants(given: Any, profile: str, problems: _Problems) -> list[dict[str, Any]]:
@@ -240,12 +219,8 @@ def _variants(given: Any, profile: str, problems: _Problems) -> list[dict[str, A
             values = value if _is_choice(value, hints.get(name)) else [value]
             if not values:
                 problems.add(f"set: {name} is an empty list")
-            for one in values:  # alone, so that every wrong value is found
-                if any(isinstance(v, (list, dict)) for v in (one if isinstance(one, list) else [one])):
-                    problems.add(f"set: {name}: expected a value, or a list of them, found {_brief(one)}")
-                    return [{}]
-                problems.catch(lambda name=name, one=one: make_settings(profile, **{str(name): one}))
-            choices[name] = values
+            if fitting := [each for each in values if _fits("set", name, profile, each, problems)]:
+                choices[name] = fitting
         if math.prod(map(len, choices.values())) > MAX_CELLS:
             problems.add(f"set: the lists make more than {MAX_CELLS:,} variants: split the matrix")
             continue

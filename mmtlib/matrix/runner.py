@@ -75,7 +75,9 @@ def run_batch(
             preflight.check({path: s for path, s in runs.items() if not (path / "result.json").exists()})
             draw_worlds([cell.settings for cell in cells])
             numbers = {job: number for number, job in enumerate(jobs)}
-            place = workers.dask_workers(out, scheduler, say) if scheduler else _local(out, slots)
+            place = (
+                workers.dask_workers(out, scheduler, say) if scheduler else workers.local_slots(out, slots)
+            )
             with Display(left) as display, place as (submit, check):
 
                 def update() -> None:
@@ -92,11 +94,7 @@ def run_batch(
 
 
 def write_slurm(matrix: Path, out: Path, file: Path) -> Path:
-    """Plan a batch and write the script that runs it as job arrays of Slurm; nothing is started.
-
-    Returns:
-        The script.
-    """
+    """Plan a batch and write the script that runs it as job arrays of Slurm; nothing is started."""
     from mmtlib.runs.parallel import draw_worlds
 
     cells = read_matrix(matrix)
@@ -138,12 +136,6 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
         ) from error
 
 
-def cell_notebook(data_home: Path) -> Path:
-    """The notebook of every cell: that in the home of the data, which may have been changed, else our own."""
-    name = Path("notebooks") / "cell.ipynb"
-    return next(path for path in (data_home / name, STARTER_FILES / name) if path.is_file())
-
-
 def run_job(out: Path, number: int) -> None:
     """One job of a planned batch, in this process: a pre-training, or a cell with its notebook.
 
@@ -158,7 +150,9 @@ def run_job(out: Path, number: int) -> None:
     os.environ["MMTLIB_HOME"] = data_home
     job = jobs[number]
     if job.index is None:
-        _run_cell(job, out, cell_notebook(Path(data_home)))
+        # The notebook in the home of the data, which may have been changed, else our own.
+        notebooks = (folder / "notebooks" / "cell.ipynb" for folder in (Path(data_home), STARTER_FILES))
+        _run_cell(job, out, next(path for path in notebooks if path.is_file()))
     else:
         from mmtlib.runs.run import pretrained
 
@@ -192,20 +186,12 @@ def _run_cell(job: Job, out: Path, notebook: Path) -> None:
 
 def _parameters(job: Job, out: Path) -> dict[str, Any]:
     """The parameters of `cell.ipynb` that lead to the job's settings."""
-    settings, profile = job.cell.settings, job.cell.profile
-    names = ("source", "target", "method", "seed", "clusters", "backbone")
-    named = {name: getattr(settings, name) for name in names}
-    same = {"same_domain": settings.same_domain}
-    plain = make_settings(profile, **named, **same).to_dict() | {"same_domain": False}
+    settings, profile = job.cell.settings.to_dict(), job.cell.profile
+    named = {name: settings[name] for name in ("source", "target", "method", "seed", "clusters", "backbone")}
+    plain = make_settings(profile, **named, same_domain=True).to_dict() | {"same_domain": False}
     # A hash counts what the method does not see, too.
-    changed = {name: value for name, value in settings.to_dict().items() if value != plain[name]}
+    changed = {name: value for name, value in settings.items() if value != plain[name]}
     return {"profile": profile, "out": str(out), **named, "overrides": json.dumps(changed)}
-
-
-@contextmanager
-def _local(out: Path, slots: int | None) -> Iterator[tuple[workers.Submit, Callable[[], None]]]:
-    with workers.local_slots(out, slots) as submit:
-        yield submit, lambda: None
 
 
 @contextmanager

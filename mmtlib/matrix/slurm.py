@@ -34,15 +34,7 @@ exec {python} -m mmtlib batch --out "$out" --job "$SLURM_ARRAY_TASK_ID"
 
 
 def write_sbatch(file: Path, out: Path, jobs: Sequence[Job]) -> Path:
-    """Write a script that submits itself as job arrays.
-
-    Args:
-        file: The script.
-        out: The folder of the batch, on a file system that all nodes share.
-        jobs: Its plan: pre-trainings first, then cells.
-
-    Returns:
-        The script.
+    """Write a script that submits itself as job arrays; `out`, the batch's folder, is one that all nodes share.
 
     Raises:
         InputError: The paths cannot stand in a script.
@@ -52,19 +44,12 @@ def write_sbatch(file: Path, out: Path, jobs: Sequence[Job]) -> Path:
         raise InputError(
             f"{out} or {file} holds control characters or %, which Slurm would fill in: choose another path"
         )
-    sources, last = sum(job.index is not None for job in jobs), len(jobs) - 1
-    lines = [f'exec sbatch --array={sources}-{last} --output="$log" {shlex.quote(str(file))}']
+    sources, script = sum(job.index is not None for job in jobs), shlex.quote(str(file))
+    array = f'--array={sources}-{len(jobs) - 1} --output="$log" {script}'
+    submit = [f"exec sbatch {array}"]
     if sources:
-        first = f'first=$(sbatch --parsable --array=0-{sources - 1} --output="$log" {shlex.quote(str(file))})'
-        lines = [first, lines[0].replace("sbatch", 'sbatch --dependency="afterany:${first%%;*}"', 1)]
-    return write_atomic(
-        file,
-        _SCRIPT.format(
-            cells=len(jobs) - sources,
-            sources=sources,
-            file=shlex.quote(str(file)),
-            out=shlex.quote(str(out)),
-            submit="\n  ".join(lines),
-            python=shlex.quote(sys.executable),
-        ),
-    )
+        submit = [f'first=$(sbatch --parsable --array=0-{sources - 1} --output="$log" {script})',
+                  f'exec sbatch --dependency="afterany:${{first%%;*}}" {array}']  # fmt: skip
+    values = {"file": script, "out": shlex.quote(str(out)), "python": shlex.quote(sys.executable)}
+    counts = {"cells": len(jobs) - sources, "sources": sources}
+    return write_atomic(file, _SCRIPT.format(**values, **counts, submit="\n  ".join(submit)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,21 +16,18 @@ STATES = ("done", "failed", "running", "waiting")
 
 
 def status(out: Path) -> str:
-    """Cells by state, epochs and the time left, then a line per cell.
-
-    Args:
-        out: The folder of a batch.
+    """Cells by state, epochs and the time left of the batch in a folder, then a line per cell.
 
     Raises:
         InputError: No batch was planned there.
     """
     jobs = read_plan(out)[1]
     cells = [(job, _state(job)) for job in jobs if job.index is None]
-    counts = [sum(state == name for _, state in cells) for name in STATES]
+    counts = Counter(state for _, state in cells)
     sources = [job for job in jobs if job.index is not None]
     ready = sum(job.goal.exists() for job in sources)
     lines = [
-        f"{len(cells)} cells: " + ", ".join(f"{n} {name}" for n, name in zip(counts, STATES)),
+        f"{len(cells)} cells: " + ", ".join(f"{counts[name]} {name}" for name in STATES),
         f"pre-trainings: {ready} of {len(sources)}",
         f"epochs: {sum(job.done for job in jobs)} of {sum(job.epochs for job in jobs)}, {time_left(jobs)}",
         "",

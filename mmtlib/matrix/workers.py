@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from mmtlib.processes import end_with_parent, usable_cores
 
 PATIENCE = 600.0  # seconds in which a Dask scheduler without workers may get some
 PARENT = "MMTLIB_PARENT"  # tells a job whose end is its end too
-Submit = Callable[[int], Future]
+# Workers hand out the job of a number, and check that there still is somebody to do it.
+Workers = tuple[Callable[[int], Future], Callable[[], None]]
 
-_stopped = threading.Event()
 _processes: set[subprocess.Popen] = set()
 
 
@@ -44,53 +43,47 @@ def run_process(out: Path, number: int, environment: dict[str, str] | None = Non
         text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     _processes.add(process)
-    try:
-        said = process.communicate()[1].strip().splitlines()
-    finally:
-        _processes.discard(process)
+    said = process.communicate()[1].strip().splitlines()
+    _processes.remove(process)
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         hint = " (perhaps out of memory: use fewer slots)" if name == "SIGKILL" else ""
         raise RuntimeError(f"its process was ended by {name}{hint}")
     if process.returncode:
-        reason = next(
-            (line for line in reversed(said) if line.startswith("mmt: ")), (said or ["no message"])[-1]
-        )
+        named = [line for line in said if line.startswith("mmt: ")]
+        reason = (named or said or ["no message"])[-1]
         raise RuntimeError(reason.removeprefix("mmt: ").removeprefix("failed: "))
 
 
 @contextmanager
-def local_slots(out: Path, slots: int | None = None) -> Iterator[Submit]:
+def local_slots(out: Path, slots: int | None = None) -> Iterator[Workers]:
     """Slots of this machine: one per GPU, which is the only one that its job sees, else one per core.
 
     Args:
         out: The batch's folder.
         slots: Jobs at a time; more than there are GPUs share them.
     """
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
     environments = slot_environments(slots)
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for environment in environments:
         free.put(environment)
 
     def run(number: int) -> None:
         environment = free.get()
         try:
-            if not _stopped.is_set():
-                run_process(out, number, environment)
+            run_process(out, number, environment)
         finally:
             free.put(environment)
 
     threads = ThreadPoolExecutor(len(environments))
-    _stopped.clear()
     try:
-        yield lambda number: threads.submit(run, number)
+        yield lambda number: threads.submit(run, number), lambda: None
+        threads.shutdown()
     except BaseException:
-        _stopped.set()
         threads.shutdown(wait=False, cancel_futures=True)
         for process in list(_processes):
             process.terminate()
         raise
-    threads.shutdown()
 
 
 def slot_environments(slots: int | None = None) -> list[dict[str, str]]:
@@ -106,9 +99,7 @@ def slot_environments(slots: int | None = None) -> list[dict[str, str]]:
 
 
 @contextmanager
-def dask_workers(
-    out: Path, address: str, say: Callable[[str], None]
-) -> Iterator[tuple[Submit, Callable[[], None]]]:
+def dask_workers(out: Path, address: str, say: Callable[[str], None]) -> Iterator[Workers]:
     """The workers of a Dask cluster that sees `out` under the same path.
 
     Jobs of a worker that is lost are given to another one, where they go on from their last epoch; a job that fails is
@@ -119,11 +110,9 @@ def dask_workers(
         address: Of the scheduler, such as tcp://10.0.0.1:8786.
         say: Called with a line when there is no worker, for which it waits `PATIENCE` seconds.
 
-    Yields:
-        A function that hands out a job, and one that raises once the scheduler is gone, or stays without workers.
-
     Raises:
         InputError: `distributed` is not installed, no scheduler answers, or it has no worker.
+        ConnectionError: By the check: the scheduler is gone.
     """
     try:
         from distributed import Client
@@ -138,37 +127,30 @@ def dask_workers(
         ) from error
 
     def check() -> None:
+        scheduler = f"the Dask scheduler at {address}"
         if client.status != "running":
             raise ConnectionError(
-                f"the Dask scheduler at {address} is gone ({client.status}): finished epochs are kept; start it again, "
-                "and call the same command"
+                f"{scheduler} is gone ({client.status}): finished epochs are kept; start it again, and call the same "
+                "command"
             )
-        if client.scheduler_info()["workers"]:
-            return
-        start = f"start some with `dask worker {address}` (with --resources GPU=1 for each GPU)"
-        say(
-            f"the Dask scheduler at {address} has no worker: {start}; waiting for {PATIENCE / 60:.0f} minutes"
-        )
-        try:
-            client.wait_for_workers(1, timeout=PATIENCE)
-        except TimeoutError as error:
-            raise InputError(f"the Dask scheduler at {address} got no worker in time: {start}") from error
+        if not client.scheduler_info()["workers"]:
+            start = f"start some with `dask worker {address}` (with --resources GPU=1 for each GPU)"
+            say(f"{scheduler} has no worker: {start}; waiting for {PATIENCE / 60:.0f} minutes")
+            try:
+                client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError as error:
+                raise InputError(f"{scheduler} got no worker in time: {start}") from error
 
     with client:
         check()
-        resources = client.run(_resources).values()
-        gpus = {"GPU": 1} if any("GPU" in each for each in resources) else None
+        declared = client.run(lambda dask_worker: dask_worker.state.total_resources).values()
+        gpus = {"GPU": 1} if any("GPU" in each for each in declared) else None
         executor = client.get_executor(pure=False, retries=1, resources=gpus)
         try:
             yield lambda number: executor.submit(run_process, out, number), check
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _resources(dask_worker: object) -> dict[str, float]:
-    """What a Dask worker declares; run on each of them."""
-    return dask_worker.state.total_resources
 
 
 def follow_parent() -> None:

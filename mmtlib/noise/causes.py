@@ -9,7 +9,7 @@ images that agree, never from lists of pairs, so 33,000 images (half a billion p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,17 +21,11 @@ from mmtlib.data.readers import ReIDDataset
 
 @dataclass(frozen=True)
 class Cause:
-    """A property of pairs of images, told from a key of each image.
-
-    Attributes:
-        title: In words.
-        key: (N) integers. Two images agree if their keys are equal; −1 agrees with nothing.
-        agree: Whether a pair has the property if its keys agree, or if they do not.
-    """
+    """A property of pairs of images, told from a key of each image."""
 
     title: str
-    key: np.ndarray
-    agree: bool = True
+    key: np.ndarray  # (N) integers: two images agree if their keys are equal; −1 agrees with nothing
+    agree: bool = True  # whether a pair has the property if its keys agree, or if they do not
 
 
 # What images of two people may share: attribute → title. Values of _NOTHING are not shared by anybody.
@@ -56,12 +50,8 @@ HIDDEN = 0.1  # share of a figure from which on it counts as occluded
 def read_attributes(dataset: ReIDDataset, paths: Sequence[str]) -> pd.DataFrame | None:
     """The truth that an embedded world keeps about its images, or None for a data set without it.
 
-    Args:
-        dataset: Of any kind.
-        paths: Images relative to its root, such as `dataset.train.paths` (N).
-
     Returns:
-        A row per path, in order: the columns of `attributes.csv`.
+        A row per path (relative to the data set's root), in order: the columns of `attributes.csv`.
 
     Raises:
         InputError: The file does not tell of all images.
@@ -95,42 +85,38 @@ def merge_causes(
             are left alone.
         light: Brightness (N), as by `brightness`.
     """
+    attributes = pd.DataFrame() if attributes is None else attributes
     causes = [Cause("same camera", _codes(camids))] if np.ptp(camids) else []
     if light is not None:
         causes.append(Cause("both dark (darkest third)", np.where(_third(light) == 0, 0, -1)))
-    if attributes is not None:
-        causes += [Cause(title, _codes(attributes[c])) for c, title in _SHARED.items() if c in attributes]
-        if (
-            "lookalike_of" in attributes
-        ):  # a look-alike wears the clothes of the identity that it is named after
-            worn = attributes["lookalike_of"].to_numpy()
-            group = np.where(worn >= 0, worn, attributes["identity"].to_numpy())
-            causes.append(Cause("look-alikes", group))
-        if "occluded" in attributes:
-            causes.append(
-                Cause("at least one occluded", _unless(attributes["occluded"] >= HIDDEN), agree=False)
-            )
-    return causes
+    causes += [Cause(title, _codes(attributes[c])) for c, title in _SHARED.items() if c in attributes]
+    if "lookalike_of" in attributes:  # a look-alike wears the clothes of the identity that it is named after
+        worn = attributes["lookalike_of"]
+        causes.append(Cause("look-alikes", worn.where(worn >= 0, attributes["identity"]).to_numpy()))
+    return causes + _occluded(attributes)
 
 
 def split_causes(
     camids: np.ndarray, attributes: pd.DataFrame | None = None, light: np.ndarray | None = None
 ) -> list[Cause]:
     """What may set two images of one person apart; arguments as of `merge_causes`."""
+    attributes = pd.DataFrame() if attributes is None else attributes
     causes = [Cause("other camera", _codes(camids), agree=False)] if np.ptp(camids) else []
     if light is not None:
         causes.append(Cause("other brightness (third)", _third(light), agree=False))
         causes.append(Cause("at least one dark (third)", _unless(_third(light) == 0), agree=False))
-    if attributes is not None:
-        if "view" in attributes:
-            causes.append(Cause("other view", _codes(attributes["view"]), agree=False))
-        if "occluded" in attributes:
-            causes.append(
-                Cause("at least one occluded", _unless(attributes["occluded"] >= HIDDEN), agree=False)
-            )
-        if "shade" in attributes:
-            causes.append(Cause("at least one in part shade", _unless(attributes["shade"] > 0), agree=False))
+    if "view" in attributes:
+        causes.append(Cause("other view", _codes(attributes["view"]), agree=False))
+    causes += _occluded(attributes)
+    if "shade" in attributes:
+        causes.append(Cause("at least one in part shade", _unless(attributes["shade"] > 0), agree=False))
     return causes
+
+
+def _occluded(attributes: pd.DataFrame) -> list[Cause]:
+    if "occluded" not in attributes:
+        return []
+    return [Cause("at least one occluded", _unless(attributes["occluded"] >= HIDDEN), agree=False)]
 
 
 def false_merges(
@@ -142,8 +128,7 @@ def false_merges(
         labels: Pseudo labels (N); images with −1 are left out, of the base rate too.
         pids: True identities (N); images with −1 (unknown) are left out as well.
         causes: As by `merge_causes`.
-        draws: Bootstrap samples of the clusters.
-        seed: Of the bootstrap.
+        draws, seed: Bootstrap samples of the clusters, and their seed.
 
     Returns:
         A row per cause, in descending order of `excess`: `cause`, `pairs` (false merges that have the property),
@@ -207,23 +192,24 @@ def _table(
 
 def _counts(groups: np.ndarray, causes: Sequence[Cause], apart: np.ndarray | None = None) -> np.ndarray:
     """Pairs of images in each group that differ in `apart`: all of them, then those with each property, (G, 1 + P)."""
-    together = [_agreeing(groups)] + [_agreeing(groups, cause.key) for cause in causes]
-    if apart is not None:
-        keys = [(), *((cause.key,) for cause in causes)]
-        together = [pairs - _agreeing(groups, apart, *key) for pairs, key in zip(together, keys)]
-    every = together[0]
-    flags = [True, *(cause.agree for cause in causes)]
-    return np.stack([pairs if agree else every - pairs for pairs, agree in zip(together, flags)], axis=1)
+
+    def pairs(*keys: np.ndarray) -> np.ndarray:
+        return _agreeing(groups, *keys) - (0 if apart is None else _agreeing(groups, apart, *keys))
+
+    every = pairs()
+    alike = [(pairs(cause.key), cause.agree) for cause in causes]
+    return np.stack([every, *(found if agree else every - found for found, agree in alike)], axis=1)
 
 
 def _agreeing(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """Pairs of images within each group (numbered from 0) that agree in all keys, float64 (G)."""
-    code, sizes, kept = groups.astype(np.int64), 1, np.ones(len(groups), dtype=bool)
-    for key in keys:  # one number per combination of group and keys
-        size = int(key.max()) + 2
-        code, sizes, kept = code * size + key + 1, sizes * size, kept & (key >= 0)
-    codes, counts = np.unique(code[kept], return_counts=True)
-    return np.bincount(codes // sizes, counts * (counts - 1.0) / 2, minlength=groups.max() + 1)
+    images = pd.DataFrame({"group": groups, **dict(enumerate(keys))})
+    sizes = images[(images >= 0).all(axis=1)].value_counts(
+        sort=False
+    )  # of each combination of group and keys
+    return np.bincount(
+        sizes.index.get_level_values("group"), sizes * (sizes - 1.0) / 2, minlength=groups.max() + 1
+    )
 
 
 def _known(
@@ -238,23 +224,14 @@ def _known(
     kept = (labels >= 0) & (pids >= 0)
     if not kept.any():
         raise InputError("no image has both a cluster and a known identity")
-    causes = [Cause(cause.title, _dense(cause.key[kept]), cause.agree) for cause in causes]
-    return (
-        np.unique(labels[kept], return_inverse=True)[1],
-        np.unique(pids[kept], return_inverse=True)[1],
-        causes,
-    )
+    labels, pids = (np.unique(each[kept], return_inverse=True)[1] for each in (labels, pids))
+    return labels, pids, [replace(cause, key=cause.key[kept]) for cause in causes]
 
 
 def _codes(values: np.ndarray | pd.Series) -> np.ndarray:
     """Values as numbers from 0; −1 for those that name nothing."""
     text = np.asarray(values).astype(str)
     return np.where(np.isin(text, _NOTHING), -1, np.unique(text, return_inverse=True)[1])
-
-
-def _dense(key: np.ndarray) -> np.ndarray:
-    """Keys as small numbers; negative ones become −1."""
-    return np.where(key < 0, -1, np.unique(key, return_inverse=True)[1])
 
 
 def _third(light: np.ndarray) -> np.ndarray:

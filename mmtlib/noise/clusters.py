@@ -22,8 +22,7 @@ def cluster_table(
 
     Args:
         labels: Pseudo labels (N); images with −1 are left out.
-        pids: True identities (N); None leaves their columns away.
-        camids: Cameras (N); None leaves their columns away.
+        pids, camids: True identities (N) and cameras (N); None leaves their columns away.
 
     Returns:
         `cluster`, `size` (images); with pids `people`, `main` (the commonest identity), `purity` (its share) and
@@ -34,11 +33,10 @@ def cluster_table(
     rows = pd.DataFrame({"cluster": clusters, "size": sizes})
     if pids is not None and len(rows):
         table = contingency(labels, pids)
-        identities = np.unique(pids[labels >= 0])
         rows["people"] = np.diff(table.indptr)
-        rows["main"] = identities[np.asarray(table.argmax(axis=1)).ravel()]
+        rows["main"] = np.unique(pids[labels >= 0])[np.ravel(table.argmax(axis=1))]
         rows["purity"] = table.max(axis=1).toarray().ravel() / sizes
-        rows["false_merges"] = (_pairs(sizes) - _row_sums(table, _pairs(table.data))).astype(np.int64)
+        rows["false_merges"] = _pairs_apart(table)
     if camids is not None and len(rows):
         table = contingency(labels, camids)
         rows["cameras"] = np.diff(table.indptr)
@@ -48,36 +46,29 @@ def cluster_table(
 
 
 def identity_table(labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
-    """Where the images of each person went: a row per identity, the one with most false splits first.
-
-    Args:
-        labels: Pseudo labels (N), −1 for an image that was left out.
-        pids: True identities (N).
+    """Where the images of each person (pids, N) went: a row per identity, the one with most false splits first.
 
     Returns:
-        `pid`, `images`, `left_out` (images with −1), `clusters`, `main` (the cluster with most of them),
-        `false_splits` (pairs of images in two clusters; an image that was left out is in none).
+        `pid`, `images`, `left_out` (images with label −1), `clusters`, `main` (the cluster with most of them, −1:
+        none), `false_splits` (pairs of images in two clusters; an image that was left out is in none).
     """
-    identities, counts = np.unique(pids, return_counts=True)
-    inside, clusters, splits = (np.zeros(len(identities), np.int64) for _ in range(3))
-    main = np.full(len(identities), -1)
     kept = labels >= 0
+    identities, counts = np.unique(pids, return_counts=True)
+    rows = pd.DataFrame({"pid": identities, "images": counts, "left_out": counts})
+    rows[["clusters", "main", "false_splits"]] = 0, -1, 0
     if kept.any():
         table = contingency(labels, pids).T.tocsr()  # (I, K)
-        some = np.searchsorted(identities, np.unique(pids[kept]))
-        inside[some] = _row_sums(table, table.data)
-        clusters[some] = np.diff(table.indptr)
-        main[some] = np.unique(labels[kept])[np.asarray(table.argmax(axis=1)).ravel()]
-        splits[some] = _pairs(inside[some]) - _row_sums(table, _pairs(table.data))
-    columns = {
-        "pid": identities,
-        "images": counts,
-        "left_out": counts - inside,
-        "clusters": clusters,
-        "main": main,
-    }
-    rows = pd.DataFrame(columns | {"false_splits": splits})
+        some = np.isin(identities, pids[kept])
+        rows.loc[some, "left_out"] -= table.sum(axis=1)
+        rows.loc[some, "clusters"] = np.diff(table.indptr)
+        rows.loc[some, "main"] = np.unique(labels[kept])[np.ravel(table.argmax(axis=1))]
+        rows.loc[some, "false_splits"] = _pairs_apart(table)
     return rows.sort_values(["false_splits", "pid"], ascending=[False, True], ignore_index=True)
+
+
+def _pairs_apart(table: sparse.csr_array) -> np.ndarray:
+    """Pairs of images of each row that stand in two columns: all pairs without those within a column."""
+    return (table.sum(axis=1) ** 2 - table.power(2).sum(axis=1)) // 2
 
 
 def camera_entropy(table: sparse.csr_array) -> np.ndarray:
@@ -90,9 +81,11 @@ def camera_entropy(table: sparse.csr_array) -> np.ndarray:
         H / log min(n, C) in [0, 1] for a cluster of n images: 0 if one camera took them all, 1 if they are spread
         evenly; NaN for a single image. (K)
     """
-    sizes = _row_sums(table, table.data)
+    sizes = table.sum(axis=1)
+    weighted = table.astype(float)
+    weighted.data *= np.log(weighted.data)
     most = np.log(np.minimum(sizes, table.shape[1]))
-    entropy = np.log(sizes) - _row_sums(table, table.data * np.log(table.data)) / sizes
+    entropy = np.log(sizes) - weighted @ np.ones(table.shape[1]) / sizes
     return np.divide(entropy, most, out=np.full(len(sizes), np.nan), where=most > 0).clip(0, 1)
 
 
@@ -116,31 +109,20 @@ def silhouettes(features, labels: np.ndarray) -> np.ndarray:
     points = as_features(features)
     if labels.shape != (len(points),):
         raise InputError(f"labels {labels.shape}: expected one per row of features, ({len(points)},)")
-    used = np.unique(labels[labels >= 0])
+    kept = np.flatnonzero(labels >= 0)
+    used, own, sizes = np.unique(labels[kept], return_inverse=True, return_counts=True)
     if len(used) < 2:
         raise InputError(f"{len(used)} cluster(s): a silhouette compares an image's own cluster with another")
-    own = np.where(labels >= 0, np.searchsorted(used, labels), -1)  # 0 … K − 1
-    sizes = np.bincount(own[own >= 0])
+    points = points[torch.from_numpy(kept).to(points.device)]
     means = label_means(points, own, len(used))  # (K, D)
-    scores = np.full(len(points), np.nan)
-    for start in range(0, len(points), BLOCK):
-        part = np.flatnonzero(own[start : start + BLOCK] >= 0)
-        mine = own[start + part]
-        rows = points[start : start + BLOCK][torch.from_numpy(part).to(points.device)]
-        distances = (1 - rows @ means.T).double().cpu().numpy()  # (b, K)
-        n = sizes[mine]
-        inside = distances[np.arange(len(part)), mine] * n / np.maximum(n - 1, 1)  # without the image itself
-        distances[np.arange(len(part)), mine] = np.inf
+    scores = np.full(len(labels), np.nan)
+    for start in range(0, len(kept), BLOCK):
+        mine = own[start : start + BLOCK]
+        each, n = np.arange(len(mine)), sizes[mine]
+        distances = (1 - points[start : start + BLOCK] @ means.T).double().cpu().numpy()  # (b, K)
+        inside = distances[each, mine] * n / np.maximum(n - 1, 1)  # without the image itself
+        distances[each, mine] = np.inf
         nearest = distances.min(axis=1)
         widest = np.maximum(np.maximum(inside, nearest), np.finfo(np.float32).eps)
-        scores[start + part] = np.where(n > 1, (nearest - inside) / widest, 0.0).clip(-1, 1)
+        scores[kept[start : start + BLOCK]] = np.where(n > 1, (nearest - inside) / widest, 0.0).clip(-1, 1)
     return scores
-
-
-def _row_sums(table: sparse.csr_array, values: np.ndarray) -> np.ndarray:
-    """Sums over the rows of `values`, one for each stored entry; float64 (K)."""
-    return np.bincount(np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), values, table.shape[0])
-
-
-def _pairs(counts: np.ndarray) -> np.ndarray:
-    return counts * (counts - 1) // 2

@@ -12,36 +12,25 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
+from mmtlib import InputError
 from mmtlib.noise import causes
-from mmtlib.noise.clusters import cluster_table, identity_table, silhouettes
+from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import label_flow, label_quality, noise_transitions, with_singletons, wrong_labels
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Pseudo labels and what is known about their images.
+    """Pseudo labels and what is known about their images."""
 
-    Attributes:
-        name: For headings.
-        note: Where the labels come from, in a sentence.
-        names: Of the images (N): their paths in the data set.
-        images: uint8 (N, 3, H, W).
-        camids: Cameras (N).
-        pids: True identities (N), −1 where unknown; None if all are.
-        attributes: A row per image, or None.
-        features: float32 (N, D), unit rows: those that the last labels were made from.
-        epochs: Labels (N) per epoch, the last ones last; one entry where there is no training.
-    """
-
-    name: str
-    note: str
-    names: tuple[str, ...]
-    images: torch.Tensor
-    camids: np.ndarray
-    pids: np.ndarray | None
-    attributes: pd.DataFrame | None
-    features: np.ndarray
-    epochs: list[np.ndarray]
+    name: str  # for headings
+    note: str  # where the labels come from, in a sentence
+    names: tuple[str, ...]  # of the images (N): their paths in the data set
+    images: torch.Tensor  # uint8 (N, 3, H, W)
+    camids: np.ndarray  # cameras (N)
+    pids: np.ndarray | None  # true identities (N), −1 where unknown; None if all are
+    attributes: pd.DataFrame | None  # a row per image
+    features: np.ndarray  # float32 (N, D), unit rows: those that the last labels were made from
+    epochs: list[np.ndarray]  # labels (N) per epoch, the last ones last; one entry where there is no training
 
     @property
     def known(self) -> np.ndarray | None:
@@ -58,11 +47,9 @@ def without_truth(subject: Subject) -> dict[str, Any]:
         (a record per change of epoch: share that stays, adjusted Rand index, merged and split clusters).
     """
     labels = subject.epochs[-1]
-    sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
     rows = cluster_table(labels, camids=subject.camids)
-    entropy = rows["camera_entropy"].dropna() if "camera_entropy" in rows else ()
-    scores = silhouettes(subject.features, labels) if len(sizes) > 1 else np.array([])
-    scores = scores[~np.isnan(scores)]
+    sizes, entropy = rows["size"], rows.get("camera_entropy", pd.Series(dtype=float))
+    scores = pd.Series(silhouettes(subject.features, labels) if len(rows) > 1 else [], dtype=float).dropna()
     stability = []
     for number, (before, after) in enumerate(zip(subject.epochs, subject.epochs[1:]), start=2):
         flow = label_flow(before, after)
@@ -71,18 +58,16 @@ def without_truth(subject: Subject) -> dict[str, Any]:
                           "merged": flow.merged, "split": flow.split})  # fmt: skip
     return {
         "images": len(labels),
-        "clusters": len(sizes),
+        "clusters": len(rows),
         "left_out": float((labels < 0).mean()),
         "sizes": {
-            "mean": float(sizes.mean()) if len(sizes) else 0.0,
-            "median": float(np.median(sizes)) if len(sizes) else 0.0,
-            "largest": int(sizes.max(initial=0)),
+            "mean": float(sizes.mean()) if len(rows) else 0.0,
+            "median": float(sizes.median()) if len(rows) else 0.0,
+            "largest": int(sizes.max()) if len(rows) else 0,
             "single": int((sizes == 1).sum()),
         },
-        "silhouette": {"mean": float(scores.mean()), "below_0": float((scores < 0).mean())}
-        if len(scores)
-        else None,
-        "camera_entropy": float(np.mean(entropy)) if len(entropy) else None,
+        "silhouette": {"mean": _mean(scores), "below_0": _mean(scores < 0)} if len(scores) else None,
+        "camera_entropy": _mean(entropy.dropna()),
         "stability": stability,
     }
 
@@ -96,44 +81,44 @@ def against_truth(subject: Subject) -> dict[str, Any]:
         `purity_and_camera_entropy` (Spearman); `transitions`; `false_merges` and `false_splits` (records per cause,
         empty where there is no error or no known cause).
     """
-    known = subject.known
-    pids, labels = subject.pids[known], subject.epochs[-1][known]
-    wrong = wrong_labels(labels, pids)
+    known, labels = subject.known, subject.epochs[-1]
     scores = (
-        silhouettes(subject.features, subject.epochs[-1])[known]
-        if labels.max() > 0
-        else np.zeros(len(labels))
+        silhouettes(subject.features, labels)[known] if labels[known].max() > 0 else np.zeros(known.sum())
     )
-    told = ~np.isnan(scores)
-    rows = cluster_table(labels, pids, subject.camids[known])
-    rows = rows.dropna(subset="camera_entropy") if "camera_entropy" in rows else rows.head(0)
-    varied = len(rows) > 2 and rows["camera_entropy"].nunique() > 1 and rows["purity"].nunique() > 1
+    pids, labels, told = subject.pids[known], labels[known], ~np.isnan(scores)
+    wrong = wrong_labels(labels, pids)[told]
+    rows = (
+        cluster_table(labels, pids, subject.camids[known])
+        .reindex(columns=["purity", "camera_entropy"])
+        .dropna()
+    )
+    varied = len(rows) > 2 and (rows.nunique() > 1).all()
     return {
         "images": int(known.sum()),
         "identities": len(np.unique(pids)),
         "label_quality": label_quality(labels, pids),
         "label_quality_of_all": label_quality(with_singletons(labels), pids),
-        "silhouette_auc": float(roc_auc_score(wrong[told], -scores[told]))
-        if 0 < wrong[told].sum() < told.sum()
+        "silhouette_auc": float(roc_auc_score(wrong, -scores[told]))
+        if 0 < wrong.sum() < len(wrong)
         else None,
-        "purity_and_camera_entropy": float(spearmanr(rows["purity"], rows["camera_entropy"])[0])
-        if varied
-        else None,
+        "purity_and_camera_entropy": float(spearmanr(rows)[0]) if varied else None,
         "transitions": noise_transitions([epoch[known] for epoch in subject.epochs], pids),
-        "false_merges": _causes(subject, causes.false_merges, causes.merge_causes, "false_merges"),
-        "false_splits": _causes(subject, causes.false_splits, causes.split_causes, "false_splits"),
+        "false_merges": _causes(subject, causes.false_merges, causes.merge_causes),
+        "false_splits": _causes(subject, causes.false_splits, causes.split_causes),
     }
 
 
-def _causes(subject: Subject, measure: Callable, list_causes: Callable, column: str) -> list[dict[str, Any]]:
+def _causes(subject: Subject, measure: Callable, list_causes: Callable) -> list[dict[str, Any]]:
     """Records per cause; none where there is no error of this kind to explain."""
-    known, labels = subject.known, subject.epochs[-1]
-    table = (cluster_table if column == "false_merges" else identity_table)(
-        labels[known], subject.pids[known]
-    )
-    if column not in table or not table[column].sum():
-        return []
+    known = subject.known
     attributes = None if subject.attributes is None else subject.attributes[known].reset_index(drop=True)
     light = causes.brightness(subject.images)[known]
     listed = list_causes(subject.camids[known], attributes, light)
-    return measure(labels[known], subject.pids[known], listed).to_dict("records")
+    try:
+        return measure(subject.epochs[-1][known], subject.pids[known], listed).to_dict("records")
+    except InputError:  # nothing to explain
+        return []
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if len(values) else None

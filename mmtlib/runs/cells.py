@@ -19,14 +19,9 @@ from mmtlib.config import (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that is asked for.
+    """One run that is asked for."""
 
-    Attributes:
-        profile: The profile that it is a change of ("custom": none).
-        settings: All of them.
-    """
-
-    profile: str
+    profile: str  # that it is a change of ("custom": none)
     settings: Settings
 
     @property
@@ -46,8 +41,6 @@ class Cell:
         """The same without changes that its method does not see, so that it is run once for all of them."""
         s = self.settings
         seen = {name: getattr(s, name) for name in seen_settings(s.method)}
-        task = {
-            name: getattr(s, name) for name in ("source", "target", "same_domain")
-        }  # a target has its own K
-        plain = make_settings(self.profile, method=s.method, **task)
+        task = {name: getattr(s, name) for name in ("source", "target", "same_domain")}
+        plain = make_settings(self.profile, method=s.method, **task)  # a target has its own K
         return dataclasses.replace(self, settings=plain.replace(**seen))

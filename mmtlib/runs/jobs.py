@@ -18,21 +18,13 @@ from mmtlib.runs.cells import Cell
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of a cell: a pre-training that it needs, or its run.
-
-    Attributes:
-        cell: What is asked for.
-        index: Of a source pre-training (0 or 1); None: the run itself.
-        folder: The folder of what is trained, where its epochs are counted.
-        goal: The file that exists once the job is done.
-        needs: Goals of other jobs that have to end first.
-    """
+    """One stage of a cell: a pre-training that it needs, or its run."""
 
     cell: Cell
-    index: int | None
-    folder: Path
-    goal: Path
-    needs: tuple[Path, ...] = ()
+    index: int | None  # of a source pre-training (0 or 1); None: the run itself
+    folder: Path  # of what is trained, where its epochs are counted
+    goal: Path  # the file that exists once the job is done
+    needs: tuple[Path, ...] = ()  # goals of other jobs that have to end first
 
     @property
     def title(self) -> str:
@@ -115,47 +107,39 @@ class Display:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.total = sum(job.cost * job.epochs for job in jobs)
-        self.first = self._work()
-        self.seen = {job.goal: job.done for job in jobs}
-        self.latest = ""
+        self.done = {job.goal: job.done for job in jobs}
+        self.first, self.latest = self._work(), ""
         self.started = self.printed = time.monotonic()
-        self.bar = (
-            tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %") if sys.stderr.isatty() else None
-        )
+        self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %", disable=None)
 
     def __enter__(self) -> Display:
         self._say(f"{len(self.jobs)} runs to train")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def _work(self) -> float:
-        return sum(job.cost * job.done for job in self.jobs)
+        return sum(job.cost * self.done[job.goal] for job in self.jobs)
 
     def update(self) -> None:
         """Count again, and say how far the jobs are."""
         for job in self.jobs:
-            if job.done > self.seen[job.goal]:
-                self.seen[job.goal] = job.done
-                self.latest = f"{job.title}: epoch {job.done}/{job.epochs}"
+            if (done := job.done) > self.done[job.goal]:
+                self.done[job.goal] = done
+                self.latest = f"{job.title}: epoch {done}/{job.epochs}"
         now = time.monotonic()
-        if self.bar is None and now - self.printed < self.SECONDS_BETWEEN_LINES:
+        if self.bar.disable and now - self.printed < self.SECONDS_BETWEEN_LINES:
             return
-        self.printed = now
-        work = self._work()
+        self.printed, work = now, self._work()
         rate = (work - self.first) / (now - self.started)
         left = f"{(self.total - work) / rate / 60:.1f} min left" if rate else "time left not known yet"
         finished = sum(job.goal.exists() for job in self.jobs)
-        if self.bar is not None:
-            self.bar.n = 100 * work / self.total
-            self.bar.set_description_str(f"{finished}/{len(self.jobs)} runs, {left} | {self.latest}")
-        else:
-            self._say(
-                f"{100 * work / self.total:3.0f} % | {finished}/{len(self.jobs)} runs, {left} | {self.latest}"
-            )
+        state = f"{finished}/{len(self.jobs)} runs, {left} | {self.latest}"
+        self.bar.n = 100 * work / self.total
+        self.bar.set_description_str(state)
+        self._say(f"{self.bar.n:3.0f} % | {state}")
 
     def _say(self, line: str) -> None:
-        if self.bar is None:
+        if self.bar.disable:
             print(line, file=sys.stderr, flush=True)

@@ -20,12 +20,7 @@ from mmtlib.runs.run import pretrained, run, run_folder, source_folder
 
 
 def plan(cells: Sequence[Cell], out: Path) -> list[Job]:
-    """The jobs that lead to the cells' runs, finished or not: pre-trainings first, each job once.
-
-    Args:
-        cells: What is asked for.
-        out: The folder that holds the cache.
-    """
+    """The jobs that lead to the cells' runs in `out`, finished or not: pre-trainings first, each job once."""
     sources: dict[Path, Job] = {}
     runs: dict[Path, Job] = {}
     keys = functools.cache(data_keys)  # of a large folder they take a second
@@ -51,9 +46,6 @@ def run_all(
         out: The folder that holds the cache.
         profile: The profile's name, for the result files.
         workers: Processes at a time; None: one per core, or one where there is a GPU.
-
-    Returns:
-        The finished runs, in the order asked for.
 
     Raises:
         InputError: A setting or the data cannot be used; found before or while training.

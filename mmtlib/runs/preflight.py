@@ -25,6 +25,7 @@ from mmtlib.networks.weights import imagenet_file
 from mmtlib.training import adam, mmt_step
 
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
+_ENOUGH = Census(*[1 << 62] * len(Census._fields))  # in a data set that cannot be opened: no more to say
 TINY = 1_000_000  # pixels that the networks see in a step: up to here it takes a few hundred MB
 
 
@@ -42,72 +43,100 @@ def check(wanted: Mapping[Path, Settings]) -> None:
     Warns:
         UserWarning: A data set contradicts itself (`checks.contradictions`): results on it mean less than they say.
     """
-    found = [*_faiss_clash(), *impossible(wanted.values())]
-    for target, settings in {settings.target: settings for settings in wanted.values()}.items():
-        found += _unscorable(target, settings)
-    _say_contradictions(wanted.values())
+    found = _faiss_clash() + impossible(wanted.values()) + _folders(wanted.values())
     for name, source in sorted({(s.backbone, s.imagenet) for s in wanted.values() if s.imagenet}):
         try:
             imagenet_file(name, source)
         except InputError as error:
             found.append(str(error))
     if wanted and not found:  # images that cannot be read cannot be counted
-        alike = functools.cache(disk)  # runs that differ by their seed alone
-        needed = sum(max(0, alike(s.replace(seed=0)) - _written(folder)) for folder, s in wanted.items())
-        first = next(iter(wanted))
-        place = next(folder for folder in (first, *first.parents) if folder.exists())
-        if (free := shutil.disk_usage(place).free) < needed:
-            found.append(
-                f"about {_gb(needed)} of disk are needed in {place} and {_gb(free)} are free: make room, or choose "
-                "another --out"
-            )
+        found = _no_room(wanted)
     if found:
         raise InputError("; ".join(dict.fromkeys(found)) + ". Nothing was started")
 
 
 def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]:
-    """What keeps runs from ever starting, found by opening every data set once.
+    """A line per reason that keeps runs from ever starting, found by opening every data set once.
 
     Args:
         wanted: Their settings.
         scored: Whether each needs a score, and so a target with a test set.
-
-    Returns:
-        A line per reason.
     """
-    counts: dict[tuple, Census | None] = {}
-    found: dict[str, None] = {}
+    counts: dict[tuple, Census] = {}
+    found: list[str] = []
     for s in wanted:
-        keys = [(name, s.world_seed, s.world_scale, s.gap) for name in (s.source, s.target)]
-        for key in keys:
-            if key not in counts:
+        ends = [(name, s.world_seed, s.world_scale, s.gap) for name in (s.source, s.target)]
+        for end in ends:
+            if end not in counts:
                 try:
-                    counts[key] = census(key[0], s)
+                    counts[end] = census(end[0], s)
                 except (InputError, OSError) as error:
-                    counts[key] = None
-                    found[str(error)] = None
-        source, target = (counts[key] for key in keys)
-        if scored and target is not None and not target.scored:
-            found[
+                    counts[end] = _ENOUGH
+                    found.append(str(error))
+        source, target = (counts[end] for end in ends)
+        if scored and not target.scored:
+            found.append(
                 f"{s.target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
                 "adapts to such a target"
-            ] = None
-        if source is not None and source.identities < 2:
-            found[f"{s.source} has labels of {source.identities} people: a source needs 2"] = None
-        if target is not None and has_clusters(s.method) and s.clusters > target.images:
-            found[f"K {s.clusters} for the {target.images:,} training images of {s.target}"] = None
-        if target is not None and METHODS[s.method].labels == "identities" and target.identities < 2:
-            found[f"{s.method} needs labels, and {s.target} has none"] = None
-        if target is not None and METHODS[s.method].cameras and target.cameras < 2:
-            found[
+            )
+        if source.identities < 2:
+            found.append(f"{s.source} has labels of {source.identities} people: a source needs 2")
+        if has_clusters(s.method) and s.clusters > target.images:
+            found.append(f"K {s.clusters} for the {target.images:,} training images of {s.target}")
+        if METHODS[s.method].labels == "identities" and target.identities < 2:
+            found.append(f"{s.method} needs labels, and {s.target} has none")
+        if METHODS[s.method].cameras and target.cameras < 2:
+            found.append(
                 f"{s.method} takes cameras out, and {s.target} has camera numbers of {target.cameras}: it needs 2 "
                 "(in file names as _c1, or as the column camid)"
-            ] = None
-        if s.imagenet and s.backbone == "small":
-            found["there are no ImageNet weights for the backbone small: leave out the setting imagenet"] = (
-                None
             )
-    return list(found)
+        if s.imagenet and s.backbone == "small":
+            found.append(
+                "there are no ImageNet weights for the backbone small: leave out the setting imagenet"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _folders(wanted: Iterable[Settings]) -> list[str]:
+    """Targets with a test set that can never give a score; warns of data sets that contradict themselves."""
+    wanted, found = list(wanted), []
+    for name, settings in {end: s for s in wanted for end in (s.source, s.target)}.items():
+        if name in EMBEDDED_DOMAINS:
+            continue
+        try:
+            dataset = open_dataset(name, settings)
+        except InputError:
+            continue  # said already, by `impossible`
+        for problem in contradictions(dataset)[0]:
+            warnings.warn(f"{name}: {problem} (mmt check-data says more)", stacklevel=3)
+        scored = len(dataset.query) and len(dataset.gallery) and any(s.target == name for s in wanted)
+        if scored and len(unscorable_queries(dataset.query, dataset.gallery)) == len(dataset.query):
+            found.append(
+                f"none of the queries of {name} can be scored: {unscored(dataset)}. A right answer is an image of the "
+                "same identity from another camera"
+            )
+    return found
+
+
+def _faiss_clash() -> list[str]:
+    """Two faiss packages fill one folder: whichever came last is half overwritten, and crashes or hides the GPU."""
+    there = [name for name in _FAISS if any(importlib.metadata.distributions(name=name))]
+    remedy = f"overwrite each other: pip uninstall --yes {' '.join(there)}, then make install"
+    return [f"{' and '.join(there)} are both installed and {remedy}"] if len(there) > 1 else []
+
+
+def _no_room(wanted: Mapping[Path, Settings]) -> list[str]:
+    """Too little disk for all runs, less what those that were interrupted have written of their epochs already."""
+    alike, needed = functools.cache(disk), 0  # alike: runs that differ by their seed alone
+    for folder, settings in wanted.items():
+        written = sum(file.stat().st_size for file in folder.glob("epochs/*.npz"))
+        needed += max(0, alike(settings.replace(seed=0)) - written)
+    first = next(iter(wanted))
+    place = next(folder for folder in (first, *first.parents) if folder.exists())
+    if (free := shutil.disk_usage(place).free) >= needed:
+        return []
+    short = f"about {_gb(needed)} of disk are needed in {place} and {_gb(free)} are free"
+    return [f"{short}: make room, or choose another --out"]
 
 
 def disk(settings: Settings) -> int:
@@ -166,9 +195,8 @@ def step_memory(settings: Settings) -> int:
         before = torch.cuda.memory_allocated()
     networks = [_build(settings).to(device).train() for _ in range(method.networks)]
     means = [copy.deepcopy(network) for network in networks] if method.means else []
-    weights = [settings.soft_ce_weight, settings.soft_triplet_weight] if means else [0.0, 0.0]
-    generator = torch.Generator().manual_seed(0)
-    views = [torch.rand(size, 3, settings.height, settings.width, generator=generator) for _ in networks]
+    shape, rng = (size, 3, settings.height, settings.width), torch.Generator().manual_seed(0)
+    random = [torch.rand(shape, generator=rng) for _ in networks]
     kept: dict[int, int] = {}  # address of a storage and its bytes
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -181,10 +209,10 @@ def step_memory(settings: Settings) -> int:
             networks,
             means,
             adam(networks, settings.lr, settings.weight_decay),
-            [view.to(device).contiguous(memory_format=torch.channels_last) for view in views],
+            [view.to(device, memory_format=torch.channels_last) for view in random],
             torch.arange(size, device=device) % 2,
-            soft_ce_weight=weights[0],
-            soft_tri_weight=weights[1],
+            soft_ce_weight=settings.soft_ce_weight if means else 0.0,
+            soft_tri_weight=settings.soft_triplet_weight if means else 0.0,
             alpha=settings.alpha,
             step=0,
             autocast=autocast(settings, device),
@@ -234,56 +262,6 @@ def memory_explained(settings: Settings) -> Iterator[None]:
             f"{_advice(settings)} (--set on the command line). Finished epochs are kept, and another setting is "
             "another run"
         ) from error
-
-
-def _faiss_clash() -> list[str]:
-    """Two faiss packages fill one folder: whichever came last is half overwritten, and crashes or hides the GPU."""
-    there = []
-    for name in _FAISS:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        there.append(name)
-    if len(there) < 2:
-        return []
-    return [
-        f"{' and '.join(there)} are both installed and overwrite each other: pip uninstall --yes "
-        f"{' '.join(there)}, then make install"
-    ]
-
-
-def _say_contradictions(wanted: Iterable[Settings]) -> None:
-    for name, settings in {end: s for s in wanted for end in (s.source, s.target)}.items():
-        if name in EMBEDDED_DOMAINS:
-            continue
-        try:
-            problems, _ = contradictions(open_dataset(name, settings))
-        except InputError:
-            continue  # said already, by `impossible`
-        for problem in problems:
-            warnings.warn(f"{name}: {problem} (mmt check-data says more)", stacklevel=3)
-
-
-def _unscorable(target: str, settings: Settings) -> list[str]:
-    """A target with a test set that can never give a score; one without any is trained on and not scored."""
-    if target in EMBEDDED_DOMAINS or not Path(target).exists():
-        return []
-    try:
-        dataset = open_dataset(target, settings)
-    except InputError:
-        return []  # said already, by `impossible`
-    if not (len(dataset.query) and len(dataset.gallery)):
-        return []
-    if len(unscorable_queries(dataset.query, dataset.gallery)) < len(dataset.query):
-        return []
-    right = "A right answer is an image of the same identity from another camera"
-    return [f"none of the queries of {target} can be scored: {unscored(dataset)}. {right}"]
-
-
-def _written(folder: Path) -> int:
-    """Bytes of epochs that an interrupted run has on disk already."""
-    return sum(file.stat().st_size for file in folder.glob("epochs/*.npz"))
 
 
 def _memory() -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import platform
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,19 @@ def provenance() -> dict[str, Any]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python and of the packages that results depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
-    names = "mmtlib torch torchvision numpy scipy scikit-learn faiss-cpu faiss-gpu pillow"
-    for name in names.split():
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # faiss is optional, and a checkout need not be installed
+    for name in "mmtlib torch torchvision numpy scipy scikit-learn faiss-cpu faiss-gpu pillow".split():
+        for installed in importlib.metadata.distributions(name=name):
+            found.setdefault(name, installed.version)
     return found
 
 
 @functools.cache
 def hardware() -> dict[str, Any]:
     """The processor, its cores that we may use, and the GPU if there is one."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+    name = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    model = name[1].strip() if name else platform.processor() or platform.machine()
     return {"cpu": model, "cores": usable_cores(), "gpu": gpu}

@@ -18,6 +18,7 @@ from mmtlib.adaptation import Epoch, adapt, pretrain
 from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
 from mmtlib.data.checks import unscored
 from mmtlib.data.tasks import data_keys, load_task, open_dataset
+from mmtlib.distances import one_thread
 from mmtlib.runs import preflight
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -51,20 +52,11 @@ def run_folder(settings: Settings, out: Path, data: list[str] | None = None) -> 
 
 
 def pretrained(
-    settings: Settings,
-    index: int,
-    out: Path,
-    progress: Progress | None = None,
-    data: list[str] | None = None,
+    settings: Settings, index: int, out: Path, progress: Progress | None = None, data: list[str] | None = None
 ) -> RunFolder:
-    """The run of one source pre-training, trained if it does not exist.
+    """One source pre-training (index 0 or 1 of the pair), of which only the source part of the settings counts.
 
-    Args:
-        settings: Only the source part counts.
-        index: 0 or 1, which of the pair of networks.
-        out: The folder that holds the cache.
-        progress: Called after each epoch.
-        data: As in `source_config`.
+    Arguments and result as of `run`; `data`: as in `source_config`.
     """
     data = data or data_keys(settings)
     folder = source_folder(settings, index, out, data)
@@ -78,14 +70,8 @@ def pretrained(
             timed = Stages()
             epochs = pretrain(settings, index, load_task(settings), state, len(history), timed)
             last = _follow(epochs, folder, history, timed, progress, "source", settings.source_epochs)
-            seconds = {"train": sum(r["seconds"]["train"] for r in history)}
-            result = {
-                "config": config,
-                "config_hash": config_hash(config),
-                "epochs": len(history),
-                "seconds": seconds,
-            }
-            folder.finish(last.networks, history, result | provenance())
+            result = {"epochs": len(history), "seconds": {"train": _seconds(history, "train")}}
+            folder.finish(last.networks, history, result | _identified(config))
     return folder
 
 
@@ -99,9 +85,6 @@ def run(
         out: The folder that holds the cache.
         progress: Called after each epoch.
         profile: The profile's name, for the result file.
-
-    Returns:
-        The finished run.
     """
     data = data_keys(settings)  # once: for a large folder this takes a second
     folder = run_folder(settings, out, data)
@@ -120,7 +103,8 @@ def run(
             timed = Stages()
             epochs = adapt(settings, started, load_task(settings), state, len(history), timed)
             last = _follow(epochs, folder, history, timed, progress, "adapt", settings.epochs)
-            folder.finish(last.networks, history, _result(settings, profile, history, sources, config))
+            result = _result(settings, profile, history, sources)
+            folder.finish(last.networks, history, result | _identified(config))
     return folder
 
 
@@ -145,13 +129,12 @@ def _follow(
 
 
 def _result(
-    settings: Settings, profile: str, history: list[dict], sources: list[RunFolder], config: dict[str, Any]
+    settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]
 ) -> dict[str, Any]:
     """The contract's result file. The scores are those of the last epoch, None where the target has no test set."""
     last = history[-1]
-    seconds = {name: sum(r["seconds"].get(name, 0.0) for r in history) for name in last["seconds"]}
+    stages = last["seconds"]
     steps = settings.iterations * settings.num_ids * settings.num_instances * last["epoch"]
-    quality = {"first": history[0].get("label_quality"), "last": last.get("label_quality")}
     return {
         **{name: getattr(settings, name) for name in ("method", "source", "target")},
         "profile": profile,
@@ -159,29 +142,33 @@ def _result(
         **{name: last[name] for name in ("mAP", "top1", "top5", "top10", "scored", "queries")},
         "unscored": unscored(open_dataset(settings.target, settings)) if last["scored"] else None,
         "epochs": last["epoch"],
-        "label_quality": quality,
-        "seconds": {"source": sum(s.result["seconds"]["train"] for s in sources)} | seconds,
-        "peak_memory": {"source": _peak([s.history for s in sources], "train")}
-        | {name: _peak([history], name) for name in last["seconds"]},
-        "images_per_second": steps / seconds["train"] if "train" in seconds else None,
-        "config": config,
-        "config_hash": config_hash(config),
-        **provenance(),
+        "label_quality": {"first": history[0].get("label_quality"), "last": last.get("label_quality")},
+        "seconds": {"source": sum(_seconds(source.history, "train") for source in sources)}
+        | {stage: _seconds(history, stage) for stage in stages},
+        "peak_memory": {"source": max(_peak(source.history, "train") for source in sources)}
+        | {stage: _peak(history, stage) for stage in stages},
+        "images_per_second": steps / _seconds(history, "train") if "train" in stages else None,
     }
 
 
-def _peak(histories: list[list[dict]], stage: str) -> float:
+def _identified(config: dict[str, Any]) -> dict[str, Any]:
+    return {"config": config, "config_hash": config_hash(config)} | provenance()
+
+
+def _seconds(history: list[dict], stage: str) -> float:
+    return sum(record["seconds"].get(stage, 0.0) for record in history)
+
+
+def _peak(history: list[dict], stage: str) -> float:
     """The most memory in GB that a stage took in any epoch: of the GPU, or of the whole process without one."""
-    return max(record.get("peak_memory", {}).get(stage, 0.0) for history in histories for record in history)
+    return max(record.get("peak_memory", {}).get(stage, 0.0) for record in history)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """One thread per run on a CPU: results do not depend on the machine's cores, and runs share them evenly."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if torch.cuda.is_available() else 1)
-    with threadpool_limits(None if torch.cuda.is_available() else 1):
-        try:
+    if torch.cuda.is_available():
+        yield
+    else:
+        with one_thread(), threadpool_limits(1):
             yield
-        finally:
-            torch.set_num_threads(before)

@@ -42,7 +42,7 @@ class Stages:
 
 
 def _peak_memory() -> int:
-    """Bytes at the peak."""
+    """Bytes."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if resource is None:

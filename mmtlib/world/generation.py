@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,8 @@ def _draw_all(place: World, folder: Path, workers: int | None) -> None:
 def _drawn(place: World, folder: str, todo: dict[str, tuple], workers: int | None) -> Iterator[str]:
     """Draw chunks in this process or in several; the names of those that are done."""
     pending = dict(todo)
-    if workers is None:  # a pool takes longer to start than a few chunks to draw
-        workers = usable_cores() if len(todo) >= 8 else 1
+    if workers is None:  # a pool takes longer to start than a few chunks to draw; a process of one has a core
+        workers = usable_cores() if len(todo) >= 8 and parent_process() is None else 1
     if min(workers, len(todo)) > 1:
         try:
             with process_pool(min(workers, len(todo))) as pool:
