@@ -42,16 +42,15 @@ class GroupBatchNorm(nn.BatchNorm2d):
                 f"choose a multiple of {self.group} as batch size, or set bn_group to a divisor of it or to None"
             )
         self.num_batches_tracked.add_(1)
-        # The groups lie side by side as channels (group, ..., G * C) of one batch norm: no loop of launches.
-        groups = input.movedim(1, -1).unflatten(0, (-1, self.group)).movedim(0, -2)  # (group, ..., G, C)
-        count = groups.shape[-2]
-        per_channel = self.running_mean, self.running_var, self.weight, self.bias
-        mean, var, weight, bias = (t.repeat(count) for t in per_channel)
-        stacked = groups.flatten(-2).movedim(-1, 1)
-        out = F.batch_norm(stacked, mean, var, weight, bias, True, self.momentum, self.eps)
-        self.running_mean.copy_(mean[: self.num_features])  # the first group's
-        self.running_var.copy_(var[: self.num_features])
-        return out.movedim(1, -1).unflatten(-1, (count, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+        # A launch a group, which a replayed CUDA graph does not wait for; as channels of one batch norm they would have
+        # to be copied together and apart, which took three times as long.
+        outputs = []
+        for index, chunk in enumerate(input.split(self.group)):
+            mean, var = (self.running_mean, self.running_var) if index == 0 else (None, None)
+            outputs.append(
+                F.batch_norm(chunk, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+            )
+        return torch.cat(outputs)
 
 
 class InstanceBatchNorm(nn.Module):
