@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from mmtlib import InputError, __version__
-from mmtlib.config import METHODS, PROFILES, Settings, make_settings, parse_override
+from mmtlib.config import (
+    EMBEDDED_DOMAINS,
+    METHODS,
+    PROFILES,
+    Settings,
+    guessed_clusters,
+    has_clusters,
+    make_settings,
+    parse_override,
+)
 from mmtlib.course.starter import make_folder
 
 
@@ -83,7 +92,14 @@ def _adapt(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
     given |= {"same_domain": options.same_domain} | dict(map(parse_override, options.set))
     settings = make_settings(options.profile, **given)
+    from mmtlib.data.tasks import census
     from mmtlib.runs.run import run
+
+    own = settings.target not in EMBEDDED_DOMAINS and options.profile != "paper"
+    if own and has_clusters(settings.method) and "clusters" not in given:
+        images = census(settings.target, settings).images
+        settings = settings.replace(clusters=guessed_clusters(images))
+        _say(f"K = {settings.clusters}: one cluster per 26 of {images:,} images; --set clusters=K takes another")
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")

@@ -288,6 +288,11 @@ METHOD_LR |= dict.fromkeys(
 TARGET_CLUSTERS: dict[str, int] = {"plaza": 60, "station": 70, "city": 85}
 
 
+def guessed_clusters(images: int) -> int:
+    """K for a folder of one's own: one cluster per 26 images."""
+    return max(2, images // 26)
+
+
 def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     """The settings of a profile, with changes on top.
 
