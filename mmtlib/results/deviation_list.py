@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmtlib.config import EMBEDDED_DOMAINS, Settings
+from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings
 
 # When it holds (of a run's settings), and what we do instead, filled in from these settings.
 # The authors' setting: Ge et al., ICLR 2020, and their code (github.com/yxgeee/MMT).
@@ -52,6 +52,12 @@ DEVIATIONS: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
      "Network: its first convolution has stride {stem_stride}, and no max-pool follows."),
     (lambda c: c["precision"] != "float32",
      "Precision: forward and backward passes in bfloat16 where the hardware has it; losses on distances in float32."),
+    (lambda c: METHODS[c["method"]].step == "cluster contrast",
+     "Cluster Contrast (Dai et al. 2021): pre-trained on the source and clustered with the eps of all DBSCAN rows; "
+     "theirs starts from ImageNet, at an eps given for each data set, with batches of 256."),
+    (lambda c: METHODS[c["method"]].cameras == "batch norms",
+     "Batch norms per camera (Zhuang et al. 2020) at test time alone, with the statistics of all test images of the "
+     "camera; theirs are trained per camera too."),
     (lambda c: True,
      "Reported: the last epoch of network 1's mean network (network 1 where a method has no means). The authors "
      "report the best epoch and network by the target's test mAP, which a user without target labels cannot know."),
