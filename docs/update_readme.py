@@ -27,6 +27,7 @@ from mmtlib.figures.style import legend, new_axes
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
 from mmtlib.results.ablations import crossing
+from mmtlib.results.comparison import PHOTOGRAPHS
 from mmtlib.results.runs import read_published, read_runs
 from mmtlib.results.tables import paired, readable
 from mmtlib.world import DOMAINS, pictures, render, world
@@ -181,9 +182,8 @@ def minutes(profile: str) -> str:
     return f"{', '.join(found)}; {max(found.values()):.1f} GB of memory" if found else "not measured yet"
 
 
-# What stands beside the miniature: TLlib's runs on photographs (k-means), the twins of its rows and of its data sets.
+# What stands beside the miniature: TLlib's runs on photographs (k-means), the twins of its rows.
 TWINS = {"hard labels (k-means)": "hard", "MMT (k-means)": "mmt"}
-PHOTOGRAPHS = {"plaza": "Market-1501", "station": "DukeMTMC-reID", "city": "MSMT17"}
 
 
 def published_shares() -> list[tuple[str, str, float]]:

@@ -185,6 +185,18 @@ def _batch(options: argparse.Namespace) -> int:
     return int(bool(failed))
 
 
+def _validate(options: argparse.Namespace) -> None:
+    from mmtlib.results.validators import choices, validate
+
+    made = choices(validate(options.runs, options.out, _say))
+    print(
+        "Spearman's rank correlation with mAP; mAP below the best choice (regret), above the usual one (gain)"
+    )
+    means = made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean()
+    print(means.round(2).to_string() if len(means) else "no two epochs, methods, K or eps to choose from")
+    print(options.out)
+
+
 def _init(options: argparse.Namespace) -> None:
     print(
         f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
@@ -261,6 +273,10 @@ COMMANDS = {
         ("--sbatch", "FILE", "only write a script for Slurm"),
         ("--status", "DIR", "how far the batch in a folder is"),
         ("--job", "N", "run one job of the batch planned in --out"),
+    )),
+    "validate": ("what choosing an epoch, a method, K or eps without labels would have cost in mAP", _validate, (
+        ("runs", "DIR", "folders of finished runs", {"nargs": "+"}),
+        ("--out", "FILE", "the scores of every epoch, as JSON", _NEEDED),
     )),
     "init": ("a folder with the notebooks, to work in without a checkout", _init, (
         ("folder", "DIR", "a new folder, or an empty one"),)),

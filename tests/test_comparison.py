@@ -124,3 +124,43 @@ def test_variants_of_a_matrix_are_rows_and_a_method_without_k_matches_any():
     table = comparison.against_cells(results, wanted(noise_rate=0.4)[3:] + wanted()[:3])
     assert list(table["variant"]) == ["noise_rate 0.4", ""] and list(table["mAP"]) == [40.0, 30.0]
     assert set(table["verdict"]) == {"–"}, "nothing to compare with"
+
+
+def test_methods_before_and_after_stand_by_year_with_the_miniature_below():
+    runs = [
+        result(m, seed, s)
+        for m, s in (("direct", 40.0), ("mmt", 60.0), ("supervised", 80.0))
+        for seed in (1, 2)
+    ]
+    rows = comparison.state_of_the_art(runs)
+    tasks = rows["task"].unique()
+    assert len(tasks) == 4 and rows["mAP"].notna().sum() + rows["mAP"].isna().sum() == len(rows)
+    ours = rows[rows["reported_in"] == ""]
+    assert list(ours["method"]) == ["direct transfer", "supervised on target", "MMT"], (
+        "one task of the miniature was run"
+    )
+    assert set(ours["task"]) == {"Market-1501→DukeMTMC-reID"} and list(ours["gap"]) == [0, 100, 50]
+    assert (rows.index[rows["reported_in"] == ""] >= len(rows) - 3).all() and (
+        rows["method"].iloc[0] == "direct transfer"
+    )
+    known = rows["year"].dropna()
+    assert known.is_monotonic_increasing and known.min() == 2018 and known.max() == 2022
+    assert (rows["method"] == "supervised on target (BoT)").sum() == 4, (
+        "a bound stands under each task of its target"
+    )
+    past = rows[(rows["method"] == "PCB-PAST") & (rows["task"] == tasks[0])]
+    assert past[["mAP", "year"]].values.tolist() == [[54.3, 2019]]
+    without = comparison.state_of_the_art()
+    assert len(without) == len(rows) - 3 and (without["reported_in"] != "").all()
+
+
+def test_every_published_score_has_a_cell_in_the_table_by_year():
+    rows = comparison.state_of_the_art([result("mmt", 1, 60.0)])
+    shown = comparison.readable_by_year(rows)
+    cells = shown[list(rows["task"].unique())]
+    assert (cells != "–").to_numpy().sum() == len(rows.dropna(subset="mAP"))
+    line = shown[
+        (shown["method"] == "MMT (k-means)") & (shown["K"] == 500) & (shown["backbone"] == "resnet50")
+    ]
+    assert line["DukeMTMC-reID→Market-1501"].item() == "71.2 (73 %)" and line["bound"].item() == "fast-reid"
+    assert shown.iloc[-1]["reported in"] == "here, drawn pedestrians"

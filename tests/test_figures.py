@@ -18,6 +18,7 @@ from mmtlib import InputError, figures
 from mmtlib.config import METHODS
 from mmtlib.figures import maps
 from mmtlib.figures.style import BLUE, GREEN, MAX_WIDTH, VERMILLION, png
+from mmtlib.results.comparison import state_of_the_art
 
 OKABE_ITO = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
 
@@ -131,6 +132,10 @@ def test_method_bars_show_mean_deviation_and_seeds():
     spread = next(container for container in ax.containers if isinstance(container, ErrorbarContainer))
     ends = spread.lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([22 - 8**0.5, 22 + 8**0.5])  # of 20 and 24 over n − 1
+    # of the gap: hard 30 / 60 and 16 / 60, MMT 46 / 60 twice; the ends are 0 and 100 by definition
+    shares = ["22.0 (0 %)", "82.0 (100 %)", "45.0 (38 ± 16 %)", "68.0 (77 ± 0 %)"]
+    assert [text.get_text().strip() for text in ax.texts] == shares
+    assert figures.method_bars(RESULTS, "top1").texts[-1].get_text().strip() == "1.0"
     assert {22.0, 82.0} <= {line.get_xdata()[0] for line in ax.get_lines() if line.get_linestyle() == "--"}
     assert "chance, 1.5" in lines(figures.method_bars(RESULTS, chance=1.5))
 
@@ -290,3 +295,19 @@ def test_saved_pictures_are_within_the_width():
         data = png(target.figure)
         width = int.from_bytes(data[16:20], "big") / mpl.rcParams["savefig.dpi"]
         assert 6 < width <= MAX_WIDTH + 0.3  # the padding that keeps long names from being cut
+
+
+def test_methods_by_year_have_a_line_each_and_a_dot_per_result():
+    rows = state_of_the_art(RESULTS)
+    figure = figures.methods_by_year(rows)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert "PCB-PAST · 2019" in names and names[-1] == "MMT (drawn)" and len(set(names)) == len(names)
+    shown = sum(
+        len(line.get_xdata())
+        for ax in figure.axes
+        for line in ax.get_lines()
+        if line.get_marker() not in ("_", "|", "None", "")
+    )
+    assert shown == len(rows.dropna(subset="mAP"))
+    labels = {text.get_text() for text in figure.axes[1].texts}
+    assert labels == {"K=500"}, "of both backbones on DukeMTMC-reID→Market-1501"

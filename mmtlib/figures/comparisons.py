@@ -27,10 +27,12 @@ def method_bars(
     """A bar per method: mean over seeds ± one standard deviation, every seed a dot; a line at each bound.
 
     Args:
-        results: Result dicts, or runs, of one task and one setting.
+        results: Result dicts, or runs, of one task and one setting. Beside a mean mAP stands the share of the gap that
+            the method closes, where both ends were run.
         chance: The score of random features, drawn as a line.
     """
     groups = {m: [result_of(item)[key] for item in group] for m, group in by_method(results).items()}
+    summary = tables.table([result_of(item) for item in results]).set_index("method")
     ax = new_axes(ax, height=1.3 + 0.5 * len(groups))
     name_rows(ax, [METHODS[method].title for method in groups])
     for row, (method, values) in enumerate(groups.items()):
@@ -40,7 +42,8 @@ def method_bars(
         ax.errorbar(mean, row + 0.22, xerr=sd, color="black", capsize=4, zorder=4)  # under the dots' row
         _seeds(ax, values, row - 0.1, look["color"], marker=look["marker"], markeredgecolor="black",
                markeredgewidth=0.7, markersize=7)  # fmt: skip
-        beside(ax, row, f"{mean:.1f}")
+        share = tables.spreads(summary.loc[[method]], "gap")[0] if key == "mAP" else "–"
+        beside(ax, row, f"{mean:.1f}" + (f" ({share} %)" if share != "–" else ""))
         if METHODS[method].labels != "clusters" and len(groups) > 2:
             ax.axvline(mean, color=look["color"], linestyle="--", linewidth=1.2, zorder=0.5)
     if chance is not None:

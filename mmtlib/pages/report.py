@@ -59,6 +59,7 @@ def write_report(out: str | Path, command: str) -> Path:
             tolerance=comparison.TOLERANCE,
             paper=comparison.readable(comparison.against_paper(results)),
             published=_published(),
+            **_by_year(results),
             time=_time(results),
             provenance=_provenance(results),
         )
@@ -164,6 +165,13 @@ def _published() -> pd.DataFrame:
     shown = {name: tables.dashed(every[name], ".1f") for name in ("mAP", "top1", "top5", "top10")}
     every = every.assign(**shown, gap=tables.spreads(every, "gap"), clusters=tables.dashed(every["clusters"]))
     return every.fillna("–").rename(columns=tables.TITLES | {"clusters": "K", "reported_in": "reported in"})
+
+
+def _by_year(results: Sequence[dict]) -> dict[str, Any]:
+    rows = comparison.state_of_the_art(results)
+    alt = "mAP of published methods on the paper's four tasks, a line each, by year; the drawn world's below."
+    shown = picture(figures.methods_by_year(rows), alt, "MMT among the methods before and after it")
+    return {"by_year": comparison.readable_by_year(rows), "by_year_figures": [shown]}
 
 
 def _time(results: Sequence[dict]) -> pd.DataFrame:

@@ -30,9 +30,9 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
         results: Result dicts of one task and one setting; methods without a pair are left out.
 
     Returns:
-        A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score and
-        score_sd (its own mean and standard deviation), then n, mean, sd, low, high of the difference, and low_all,
-        high_all: an interval that holds for all rows at once (Bonferroni).
+        A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score, score_sd,
+        gap, gap_sd (its own means and deviations, see `tables.table`), then n, mean, sd, low, high of the difference,
+        and low_all, high_all: an interval that holds for all rows at once (Bonferroni).
 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
@@ -47,6 +47,7 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
             lr = next(r["config"]["lr"] for r in results if r["method"] == method)
             row = {"method": method, "title": METHODS[method].title, "lr": lr}
             row |= {"score": own["mAP"].item(), "score_sd": own["mAP_sd"].item()}
+            row |= own[["gap", "gap_sd"]].iloc[0].to_dict()
             rows.append(row | {name: line[name] for name in ("n", "mean", "sd", "low", "high")})
     for row in rows:
         values = pairs(results, row["method"], reference)["difference"].to_numpy()

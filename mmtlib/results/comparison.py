@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmtlib.config import METHODS, Settings, has_clusters, profile_variant, seen_settings
+from mmtlib.config import METHODS, TASKS, Settings, has_clusters, profile_variant, seen_settings
 from mmtlib.results.findings import number
 from mmtlib.results.runs import PAPER, read_published
-from mmtlib.results.tables import TITLES, dashed, frame, spreads, task_name
+from mmtlib.results.tables import TITLES, dashed, frame, spreads, table, task_name
 from mmtlib.runs.cells import Cell
 
 TOLERANCE = 1.5  # mAP: a mean of ours as near as this to a published number counts as the same
 NOT_RUN = "not run"
+PHOTOGRAPHS = {
+    "plaza": "Market-1501",
+    "station": "DukeMTMC-reID",
+    "city": "MSMT17",
+}  # and the domains after them
 # A published data set is known by its folder's name (or that of the folder around it).
 _DATA = {"market": "Market-1501", "duke": "DukeMTMC-reID", "msmt": "MSMT17"}
 _ROWS = {
@@ -131,6 +136,56 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown["hours a run"] = dashed(table["hours"], ".2f")
     shown["hardware"] = table["hardware"]
     return pd.DataFrame(shown | ({"ends of the published gap": table["ends"]} if paper else {}))
+
+
+def state_of_the_art(results: Sequence[dict] = ()) -> pd.DataFrame:
+    """Every published result on the paper's four tasks, by the year of the method, and below them the miniature's.
+
+    Args:
+        results: Result dicts of the embedded world, which stand beside the photographs that a domain is modelled on.
+
+    Returns:
+        A row per result: task (of the photographs), year (see `read_published`), method, backbone, clusters, mAP,
+        mAP_sd, gap, gap_sd, ends, reported_in ("" for ours). A bound, or a method without a source, stands under each
+        task of its target.
+    """
+    theirs, parts = read_published(), []
+    known = [row for row in table(results).to_dict("records") if not row["variant"]] if results else []
+    ours = pd.DataFrame(
+        known, columns=["task", "method", "title", "clusters", "mAP", "mAP_sd", "gap", "gap_sd"]
+    )
+    ours = ours.assign(method=ours["title"], backbone="small", ends="", reported_in="")
+    for domains in TASKS["paper"]:
+        source, target = ends = [PHOTOGRAPHS[domain] for domain in domains]
+        there = (theirs["target"] == target) & (theirs["source"].isin(ends) | theirs["source"].isna())
+        both = theirs[there], ours[ours["task"] == "→".join(domains)]
+        parts += [rows.assign(task=f"{source}→{target}") for rows in both if len(rows)]
+    every = pd.concat(parts, ignore_index=True).astype({"clusters": "Int64"})
+    place = every["year"].fillna(0).mask(every["method"].str.startswith("supervised"), 9998)
+    place = place.mask(every["reported_in"] == "", 9999)  # direct transfer first, bounds last, then ours
+    every = every.assign(place=place, first=pd.factorize(every["method"])[0])
+    every = every.sort_values(["place", "first"], kind="stable", ignore_index=True)
+    columns = "task year method backbone clusters mAP mAP_sd gap gap_sd ends reported_in".split()
+    return every.reindex(columns=columns)
+
+
+def readable_by_year(rows: pd.DataFrame) -> pd.DataFrame:
+    """`state_of_the_art` as people read it: a line per method, backbone, K and report, and a column per task.
+
+    A cell is the mAP and, in brackets, the share of the gap; `bound` says whose supervised training is 100 %.
+    """
+    scores = zip(spreads(rows, "mAP"), spreads(rows, "gap"))
+    cells = [f"{score} ({share} %)" if share != "–" else score for score, share in scores]
+    shown = rows[["year", "method", "backbone", "clusters"]].rename(columns={"clusters": "K"})
+    shown = shown.astype(object).fillna("–")
+    ours = rows["reported_in"] == ""
+    shown["reported in"] = rows["reported_in"].str.partition(";")[0].mask(ours, "here, drawn pedestrians")
+    bounds = rows["ends"].str.extract(r"supervised \S+ \((.+)\)$")[0].fillna("–")
+    shown["bound"] = bounds.mask(ours, "the seed's own")
+    lines: dict[tuple, dict[str, str]] = {}
+    for key, task, cell in zip(shown.itertuples(index=False, name=None), rows["task"], cells):
+        lines.setdefault(key, dict(zip(shown, key)))[task] = cell
+    return pd.DataFrame(list(lines.values())).fillna("–")
 
 
 def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:

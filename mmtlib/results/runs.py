@@ -90,10 +90,12 @@ def read_published() -> pd.DataFrame:
 
     Returns:
         A row per result: source (missing where a method uses none), target, method, backbone, clusters, mAP, top1,
-        top5, top10, reported_in, gap (percent), ends (of the gap, in words). Each end is the same report's; else direct
-        transfer is the paper's, with this backbone or a ResNet-50, and the bound fast-reid's "bag of tricks" ResNet-50.
+        top5, top10, reported_in, year (in which the method came out; missing for bounds and baselines), gap (percent),
+        ends (of the gap, in words). Each end is the same report's; else direct transfer is the paper's, with this
+        backbone or a ResNet-50, and the bound fast-reid's "bag of tricks" ResNet-50.
     """
-    table = pd.read_csv(Path(__file__).with_name("published_results.csv")).astype({"clusters": "Int64"})
+    file = Path(__file__).with_name("published_results.csv")
+    table = pd.read_csv(file).astype({"clusters": "Int64", "year": "Int64"})
     found = [_published_gap(row, table) for row in table.to_dict("records")]
     return table.assign(**pd.DataFrame(found, columns=["gap", "ends"]))
 
