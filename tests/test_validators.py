@@ -149,6 +149,8 @@ def test_every_epoch_of_a_run_is_scored(tmp_path) -> None:
     assert first["stay"] > 0.9, "the clusters of these features are the people"
     one = run_scores(write_run(tmp_path, "hard_single"))[0]
     assert one["agreement"] is None and one["silhouette"] > 0.2
+    without = run_scores(write_run(tmp_path, "mmt_camera_norm", clusters=people))[0]
+    assert without["density"] != first["density"], "of a row that knows the cameras, without their means"
 
 
 def test_dbscan_that_leaves_all_images_out_is_scored_by_what_is_left(tmp_path) -> None:
