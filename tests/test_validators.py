@@ -80,7 +80,7 @@ def test_agreement_takes_what_is_left_out_as_single_clusters() -> None:
 
 
 def test_labels_that_stay_are_those_of_the_best_matching() -> None:
-    after = np.where(RNG.random(30) < 0.4, RNG.integers(4, size=30), (PEOPLE + 1) % 4)
+    after = np.where(PEOPLE == 3, 2, (PEOPLE + 1) % 4)  # 1 and 3 fall together, one of them keeps its place
     best = max(np.mean(np.array(names)[PEOPLE] == after) for names in itertools.permutations(range(4)))
     assert label_flow(PEOPLE, after).stay_share == pytest.approx(best) and best < 1
 
@@ -223,9 +223,9 @@ def picked(rows: list[dict], question: str) -> pd.DataFrame:
 
 
 def test_regret_of_an_epoch_by_hand() -> None:
-    made = picked(rows_of("mmt", [10.0, 30.0, 20.0], [0.3, 0.2, 0.1]), "epoch")
-    assert made["regret"].to_dict() == {"usual": 10.0, "coin": 10.0, "silhouette": 20.0}
-    assert made["gain"].to_dict() == {"usual": 0.0, "coin": 0.0, "silhouette": -10.0}
+    made = picked(rows_of("mmt", [10.0, 30.0, 26.0], [0.3, 0.2, 0.1]), "epoch")
+    assert made["regret"].to_dict() == {"usual": 4.0, "coin": 8.0, "silhouette": 20.0}
+    assert made["gain"].to_dict() == {"usual": 0.0, "coin": -4.0, "silhouette": -16.0}
     assert made.loc["silhouette", "rank"] == pytest.approx(-0.5)  # 1 − 6 · (4 + 1 + 1) / (3 · 8) of the ranks
     assert made.loc["silhouette", "of"] == 3 and np.isnan(made.loc["coin", "rank"])
 
