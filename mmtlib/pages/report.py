@@ -163,7 +163,8 @@ def _pictures(out: Path) -> list[tuple[str, str]]:
 def _published() -> pd.DataFrame:
     every = read_published()
     shown = {name: tables.dashed(every[name], ".1f") for name in ("mAP", "top1", "top5", "top10")}
-    every = every.assign(**shown, gap=tables.spreads(every, "gap"), clusters=tables.dashed(every["clusters"]))
+    shown |= {name: tables.dashed(every[name]) for name in ("clusters", "year")}
+    every = every.assign(**shown, gap=tables.spreads(every, "gap"))
     return every.fillna("–").rename(columns=tables.TITLES | {"clusters": "K", "reported_in": "reported in"})
 
 
