@@ -21,7 +21,7 @@ from mmtlib.clustering import classifier_weights
 from mmtlib.config import METHODS, PROFILES, Settings, has_clusters, make_settings
 from mmtlib.data.readers import Split
 from mmtlib.data.tasks import open_dataset
-from mmtlib.distances import as_features
+from mmtlib.distances import as_features, one_thread
 from mmtlib.evaluation import camera_normalised
 from mmtlib.files import home, read_json, write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
@@ -29,7 +29,6 @@ from mmtlib.noise.measures import label_flow, with_singletons
 from mmtlib.results.tables import frame, group_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
-from mmtlib.runs.run import one_thread
 
 VALIDATORS = {
     "silhouette": "silhouette",

@@ -64,7 +64,7 @@ def pretrained(
         return folder
     preflight.try_step(settings)
     config = source_config(settings, index, data)
-    with folder.claimed(config), one_thread(), preflight.memory_explained(settings):
+    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
         if not folder.result:
             state, history = folder.load() or (None, [])
             timed = Stages()
@@ -95,7 +95,7 @@ def run(
     networks = METHODS[settings.method].networks
     sources = [pretrained(settings, i, out, progress, data) for i in range(networks)]
     config = run_config(settings, data)
-    with folder.claimed(config), one_thread(), preflight.memory_explained(settings):
+    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
         if not folder.result:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             started = [source.network().to(device).train() for source in sources]
@@ -165,7 +165,7 @@ def _peak(history: list[dict], stage: str) -> float:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """One thread per run on a CPU: results do not depend on the machine's cores, and runs share them evenly."""
     if torch.cuda.is_available():
         yield
