@@ -99,7 +99,9 @@ def _adapt(options: argparse.Namespace) -> None:
     if own and has_clusters(settings.method) and "clusters" not in given:
         images = census(settings.target, settings).images
         settings = settings.replace(clusters=guessed_clusters(images))
-        _say(f"K = {settings.clusters}: one cluster per 26 of {images:,} images; --set clusters=K takes another")
+        _say(
+            f"K = {settings.clusters}: one cluster per 26 of {images:,} images; --set clusters=K takes another"
+        )
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")
