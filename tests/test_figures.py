@@ -140,6 +140,13 @@ def test_method_bars_show_mean_deviation_and_seeds():
     assert "chance, 1.5" in lines(figures.method_bars(RESULTS, chance=1.5))
 
 
+def test_schema_connects_networks_with_the_other_ones_mean():
+    ax = figures.mmt_schema()
+    assert {text.get_text().split("\n")[0] for text in ax.texts} >= {"network 1", "mean network 2", "pseudo"}
+    blue = [arrow for arrow in ax.patches if to_hex(arrow.get_edgecolor()) == to_hex(BLUE)]
+    assert len(blue) == 2 and len(ax.patches) == 14
+
+
 def test_paired_differences_show_pairs_mean_and_interval():
     ax = figures.paired_differences([*RESULTS, run("mmt", 3, [90.0]).result], "mmt", "hard")
     dots, mean, interval = ax.get_lines()[1:4]

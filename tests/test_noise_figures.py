@@ -82,6 +82,9 @@ def test_image_groups_show_the_images_themselves() -> None:
         and second.images[0].get_array().max() == 0
         and not rest.images
     )
+    assert first.get_title() == "0 c1" and second.get_title() == "1 c1"
+    figure = figures.image_groups(images, groups, np.zeros(3, dtype=int), np.zeros(3, dtype=int), columns=3)
+    assert figure.axes[1].get_title() == "", "the row's title says it all"
     with pytest.raises(ValueError, match="no group"):
         figures.image_groups(images, {}, np.zeros(3), np.zeros(3))
 

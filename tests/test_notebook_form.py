@@ -24,6 +24,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((FOLDER / "solutions").glob("*.ipynb"))
 NOTEBOOKS = LESSONS + SOLUTIONS
+LONGEST_LESSON = 2200  # words, references left out
+WIDEST = 90  # columns of code that a page of 1280 pixels shows
 # What figures has besides figures: maps as numbers, a page of its own.
 NO_FIGURES = {f"figures.{name}" for name in ("umap_map", "umap_sequence", "can_hover", "write_hover_page")}
 
@@ -119,6 +121,26 @@ def complaints_prose(notebook: NotebookNode) -> list[str]:
     code = re.sub(r"^(from|import) .*", "", "\n".join(code_cells(notebook)), flags=re.M)
     words, lines = len(prose(notebook).split()), lines_of_code(code)
     return [f"{words} words for {lines} lines of code, at least 6 a line"] if words < 6 * lines else []
+
+
+def complaints_length(notebook: NotebookNode) -> list[str]:
+    """A lesson is read in one sitting; table rules, numbers and references are no words."""
+    text = prose(notebook).partition("## References")[0]
+    words = sum(any(letter.isalpha() for letter in word) for word in text.split())
+    return [f"{words} words, at most {LONGEST_LESSON}"] if words > LONGEST_LESSON else []
+
+
+def complaints_width(notebook: NotebookNode) -> list[str]:
+    """No line of code is cut off on a page."""
+    lines = (
+        (cell.id, line)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+    )
+    return [
+        f"{name}: {len(line)} columns, at most {WIDEST}: {line}" for name, line in lines if len(line) > WIDEST
+    ]
 
 
 def complaints_budgets(notebook: NotebookNode) -> list[str]:
@@ -269,6 +291,19 @@ def test_form_of_lessons(path):
     assert complaints_anatomy(path, notebook) + complaints_budgets(notebook) == []
 
 
+# Those that are still to be shortened.
+LONG, WIDE = ("02", "05"), ("02", "05", "06")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_length_and_width(path):
+    notebook, number = read(path), path.name[:2]
+    if path in LESSONS and number not in LONG:
+        assert complaints_length(notebook) == []
+    if number not in WIDE:
+        assert complaints_width(notebook) == []
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=ids(LESSONS))
 def test_every_lesson_has_solutions(path):
     solution = FOLDER / "solutions" / path.name
@@ -304,7 +339,7 @@ def damaged(change) -> list[str]:
     rules += (
         complaints_anatomy(path, notebook) + complaints_budgets(notebook) + complaints_links(path, notebook)
     )
-    return rules
+    return rules + complaints_length(notebook) + complaints_width(notebook)
 
 
 def index_of(notebook: NotebookNode, text: str) -> int:
@@ -343,6 +378,8 @@ DAMAGES = {
         *(c for _ in range(25) for c in (long_cell(20), new_markdown_cell("Then:"))),
         before="lesson.record(",
     ),
+    "at most 2200": lambda nb: insert(nb, new_markdown_cell("word " * 2200)),
+    "columns, at most 90": lambda nb: insert(nb, new_code_cell(f"x = {'1' * 90}")),
     "three code cells in a row": lambda nb: insert(nb, *(long_cell(1) for _ in range(3))),
     "asks no question": lambda nb: replace(nb, nb.cells[0].source.splitlines()[0], "# Set-up"),
     "'You will'": lambda nb: replace(nb, "You will", "We shall"),

@@ -263,6 +263,22 @@ def test_sentences_order_the_methods_and_name_what_did_harm():
     assert "+10.0 mAP (one pair, so no interval)" in single and "nothing can be concluded" in single
 
 
+def test_a_difference_is_told_beside_the_committed_one():
+    def scored(*gains: float) -> list[dict]:
+        return [result(m, s, 50 + (m == "mmt") * g) for s, g in enumerate(gains) for m in ("mmt", "hard")]
+
+    near, far = scored(9.0, 10.0, 11.0), scored(1.0, 1.1, 0.9)
+    assert findings.beside(near, [], "mmt", "hard").count("\n") == 0
+    assert "hard labels: +10.0 mAP" in findings.beside(near, [], "mmt", "hard")
+    assert findings.beside(near, near, "mmt", "hard").endswith("the intervals overlap")
+    assert findings.beside(near, far, "mmt", "hard").endswith("3 pairs); the intervals lie apart")
+    assert findings.beside(far, near, "mmt", "hard").endswith("the intervals lie apart")
+    assert findings.beside(scored(9.0), near, "mmt", "hard").endswith("3 pairs)")  # one pair has no interval
+    assert findings.beside([result("hard", 1, 50.0)], near, "mmt", "hard").startswith(
+        "MMT − hard labels: not run"
+    )
+
+
 def test_deviations_follow_the_settings():
     quick = dict(deviations([result("mmt", 1, 60.0)]))
     assert any("64 × 32" in text for text in quick.values()) and any(

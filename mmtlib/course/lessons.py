@@ -19,6 +19,8 @@ from mmtlib.config import MAIN_METHODS, SEEDS, TASKS, Settings, make_settings
 from mmtlib.course.execution import execute
 from mmtlib.files import home, write_json
 from mmtlib.processes import process_pool, usable_cores
+from mmtlib.results.findings import beside
+from mmtlib.results.runs import read_committed
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.parallel import run_all
 
@@ -63,6 +65,17 @@ class Lesson:
         """
         if self.profile != "smoke":
             print(f"{'as expected' if holds else 'NOT as expected, in this run'}: {claim}")
+
+    def ours(self) -> list[dict]:
+        """The committed results of this lesson's task (results/standard.json); none for other profiles' worlds."""
+        own = self.settings()
+        table = read_committed() if self.profile in ("quick", "standard") else []
+        return [r for r in table if (r["source"], r["target"]) == (own.source, own.target)]
+
+    def compare(self, results: Sequence[dict], *pairs: tuple[str, str]) -> None:
+        """Print differences of methods, each beside that of the committed table."""
+        for a, b in pairs:
+            print(beside(results, self.ours(), a, b))
 
     def link(self, page: Path, text: str) -> None:
         """Show a link to a page below `out`, as it is reached from the executed copy in `out/notebooks`."""

@@ -18,6 +18,7 @@ FILES = (
     "results/*.json",
     "data/README.md",
     "docs/batches.md",
+    "docs/glossary.md",
     "LICENSE-notebooks",
 )
 

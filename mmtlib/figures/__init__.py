@@ -31,5 +31,6 @@ from mmtlib.figures.noise import (
 )
 from mmtlib.figures.pictures import image_grid, image_groups, ranked_gallery, worst_merges, worst_splits
 from mmtlib.figures.published import methods_by_year
+from mmtlib.figures.schema import mmt_schema
 from mmtlib.figures.style import METHOD_STYLE, PALETTE, show, use_style
 from mmtlib.figures.validators import validator_regrets

@@ -105,9 +105,11 @@ def image_groups(
             chosen = chosen[np.linspace(0, len(chosen) - 1, columns).round().astype(int)]
         line[0].text(0, 0.5, title, ha="left", va="center", fontsize=10, transform=line[0].transAxes)
         names, place = np.unique(inner[chosen], return_inverse=True)
+        alike = len(names) == len(set(camids[chosen])) == 1  # then the row's title says it all
         for ax, i, k in zip(line[1:], chosen, place):
             color = GREY if inner[i] < 0 else PALETTE[k % len(PALETTE)]
-            _draw(ax, pictures[i], f"{names[k] if names[k] >= 0 else '–'} c{camids[i] + 1}", frame=color)
+            name = "" if alike else f"{names[k] if names[k] >= 0 else '–'} c{camids[i] + 1}"
+            _draw(ax, pictures[i], name, frame=color)
             ax.title.set(fontsize=8)
     return figure
 

@@ -110,6 +110,26 @@ def verdict(row: dict[str, Any], a: str, b: str) -> str:
     return f"{text}. The interval holds 0: these runs do not tell the two apart."
 
 
+def beside(mine: Sequence[dict], ours: Sequence[dict], a: str, b: str) -> str:
+    """A difference of two methods in one set of results, and in another; their intervals say whether they agree.
+
+    Args:
+        mine: Result dicts of any one task; the last row of `tables.paired` is told.
+        ours: Of the same task, to compare with; may be empty.
+    """
+    rows = [paired(results, a, b).to_dict("records")[-1:] if results else [] for results in (mine, ours)]
+    lead = f"{METHODS[a].title} − {METHODS[b].title}:"
+    texts = [difference(row[0]) if row else "not run" for row in rows]
+    if not ours:
+        return f"{lead} {texts[0]}"
+    said = ""
+    if all(row and row[0]["n"] > 1 for row in rows):
+        (own,), (other,) = rows
+        apart = own["high"] < other["low"] or other["high"] < own["low"]
+        said = "; the intervals lie apart" if apart else "; the intervals overlap"
+    return f"{lead} {texts[0]}\n    our table: {texts[1]}{said}"
+
+
 def _whose_gain(total: dict[str, Any] | None, means: dict[str, Any], soft: dict[str, Any]) -> str:
     """What the control row says: it has the mean networks of MMT and the hard losses of the baseline."""
     control = METHODS[CONTROL].title

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmtlib import InputError
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
-from mmtlib.files import read_json
+from mmtlib.files import home, read_json
 from mmtlib.results.tables import METHOD_ORDER, main_profile, share_of_gap, task_name
 from mmtlib.runs.folder import RunFolder
 
@@ -50,6 +50,12 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
         )
     place = METHOD_ORDER.index
     return sorted(runs, key=lambda r: (task_name(r.result), place(r.result["method"]), r.result["seed"]))
+
+
+def read_committed(profile: str = "standard") -> list[dict]:
+    """The result dicts of a profile that lie in `results/` of the home; none where it was not run."""
+    file = home() / "results" / f"{profile}.json"
+    return read_json(file) if file.exists() else []
 
 
 def _cache(out: str | Path) -> Path:
