@@ -1,4 +1,4 @@
-"""Matrix files: what they expand to, and that everything wrong in one is said in one message before anything starts."""
+"""Matrix files: what they expand to, and that what is wrong in one is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -97,35 +97,43 @@ def test_what_a_method_does_not_see_makes_no_cell_of_its_own(tmp_path):
 
 
 WRONG = {
-    "unknown keys": (GOOD | {"method": ["mmt"], "seed": [1]}, ["'method', did you mean 'methods'", "'seed', did you"]),
-    "missing keys": ({"profile": "smoke"}, ["tasks is missing", "methods is missing", "seeds is missing"]),
+    "unknown key": (GOOD | {"method": ["mmt"]}, ["unknown key 'method', did you mean 'methods'"]),
+    "missing tasks": ({"profile": "smoke"}, ["tasks: expected a list", "found None"]),
+    "missing seeds": ({k: v for k, v in GOOD.items() if k != "seeds"}, ["seeds: expected a list", "found None"]),
     "profile": (GOOD | {"profile": "fast"}, ["profile: expected one of smoke", "found 'fast'"]),
-    "no pair": (GOOD | {"tasks": [["plaza"], "station"]}, ["found ['plaza']", "found 'station'"]),
+    "one end": (GOOD | {"tasks": [["plaza"]]}, ["expected pairs", "found ['plaza']"]),
+    "no pair": (GOOD | {"tasks": ["station"]}, ["expected pairs", "found 'station'"]),
+    "a name with a line break": (GOOD | {"tasks": [["plaza", "a\nb"]]}, ["names that print"]),
     "same ends": (GOOD | {"tasks": [["plaza", "plaza"]]}, ["source and target are the same"]),
-    "methods": (GOOD | {"methods": ["mnt", 3]}, ["unknown method 'mnt'", "method: expected str, found 3"]),
-    "seeds": (GOOD | {"seeds": [1, -1, "2", True, 1.0]}, ["found -1", "found '2'", "found True", "found 1.0"]),
+    "method": (GOOD | {"methods": ["mmt", "mnt"]}, ["unknown method 'mnt'"]),
+    "no method": (GOOD | {"methods": [3]}, ["method: expected str, found 3"]),
+    "seed": (GOOD | {"seeds": [1, -1]}, ["found -1"]),
+    "text": (GOOD | {"seeds": ["2"]}, ["found '2'"]),
+    "truth": (GOOD | {"seeds": [True]}, ["found True"]),
+    "fraction": (GOOD | {"seeds": [1.0]}, ["found 1.0"]),
     "no list": (GOOD | {"seeds": 1}, ["seeds: expected a list", "found 1"]),
-    "twice in a list": (GOOD | {"seeds": [3, 3]}, ["seeds: 3 stands there twice"]),
-    "clusters": (GOOD | {"clusters": [1, 0.5]}, ["found 1", "found 0.5"]),
+    "lists in a list": (GOOD | {"seeds": [[[1]]]}, ["seeds: expected a value", "found [[1]]"]),
+    "twice in a list": (GOOD | {"seeds": [3, 3]}, ["seed 3, K 20 stands there twice"]),
+    "clusters": (GOOD | {"clusters": [0.5]}, ["found 0.5"]),
     "backbones": (GOOD | {"backbones": ["resnet18"]}, ["unknown backbone 'resnet18': did you mean 'resnet50'"]),
-    "settings": (
-        GOOD | {"set": {"epoch": 3, "alpha": [0.5, 2], "lr": "fast"}},
-        ["did you mean 'epochs'", "setting alpha", "found 2.0", "setting lr: expected float"],
-    ),
-    "lists of their own": (GOOD | {"set": {"seed": 1, "clusters": 5}}, ["the list seeds", "the list clusters"]),
+    "unknown setting": (GOOD | {"set": {"epoch": 3}}, ["did you mean 'epochs'"]),
+    "out of range": (GOOD | {"set": {"alpha": [0.5, 2]}}, ["setting alpha", "found 2.0"]),
+    "another type": (GOOD | {"set": {"lr": "fast"}}, ["setting lr: expected float"]),
+    "nothing to choose": (GOOD | {"set": {"lr": []}}, ["set: found an empty list"]),
+    "a list of its own": (GOOD | {"set": {"seed": 1}}, ["the list seeds"]),
     "together": (GOOD | {"set": {"num_ids": 3, "bn_group": 5}}, ["bn_group: expected a divisor"]),
     "same cell twice": (GOOD | {"set": [{}, {"epochs": 2}]}, ["seed 1, K 20 stands there twice with the same"]),
-    "two products": ([GOOD, GOOD], ["product 2: MMT, plaza→station, seed 2, K 20 stands there twice"]),
-    "weights": (GOOD | {"set": {"imagenet": "cache"}}, ["impossible: there are no ImageNet weights"]),
+    "two products": ([GOOD, GOOD], ["plaza→station, seed 1, K 20 stands there twice"]),
+    "weights": (GOOD | {"set": {"imagenet": "cache"}}, ["impossible", "there are no ImageNet weights"]),
     "too many": (GOOD | {"seeds": list(range(9_000))}, ["18,000 cells are more than 10,000"]),
     "far too many": (
         GOOD | {"set": {"gap": [i / 100 for i in range(100)], "lr": [1.0 + i for i in range(200)]}},
         ["more than 10,000 variants"],
     ),
     "no mapping": ([GOOD, "mmt"], ["product 2: expected a mapping", "found 'mmt'"]),
-    "empty": ("", ["the file is empty"]),
-    "folder": (GOOD | {"tasks": [["plaza", "nowhere"]]}, ["impossible: ", "neither an embedded domain", "nowhere"]),
-    "world": (GOOD | {"set": {"world_scale": "huge"}}, ["impossible: ", "huge"]),
+    "empty": ("", ["expected a mapping", "found None"]),
+    "folder": (GOOD | {"tasks": [["plaza", "nowhere"]]}, ["impossible", "neither an embedded domain", "nowhere"]),
+    "world": (GOOD | {"set": {"world_scale": "huge"}}, ["impossible", "huge"]),
 }  # fmt: skip
 
 
@@ -133,7 +141,7 @@ def test_k_may_be_the_number_of_images_and_no_more(tmp_path):
     images = census("station", make_settings("smoke")).images
     assert read_matrix(write(tmp_path, GOOD | {"clusters": [images]}))
     said = refused(tmp_path, GOOD | {"clusters": [images + 1]})
-    assert f"impossible: K {images + 1} for the {images} training images of station" in said
+    assert f"K {images + 1} for the {images} training images of station" in said
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -141,22 +149,14 @@ def test_what_is_wrong_is_refused(name, tmp_path):
     value, expected = WRONG[name]
     text = refused(tmp_path, value)
     assert all(part in text for part in expected), text
-    assert "nothing was started" in text
+    assert "nothing was started" in text.lower()
 
 
-def test_all_errors_stand_in_one_message(tmp_path):
-    everything = {"profil": "smoke", "tasks": [["plaza", "plaza"]], "methods": ["mnt"], "set": {"epoch": 3}}
-    text = refused(tmp_path, everything)
-    for part in ("'profil'", "the same", "'mnt'", "seeds is missing", "'epochs'"):
-        assert part in text
-    assert text.count("\n  - ") == 5 and text.startswith(f"{tmp_path / 'matrix.yaml'}: 5 problems")
-
-
-def test_keys_that_yaml_would_drop_are_refused(tmp_path):
-    text = "profile: smoke\ntasks: [[plaza, station]]\nmethods: [mmt]\nseeds: [1]\nseeds: [2]\n"
-    text += "set: {lr: 1.0, lr: 2.0}\n"
-    message = refused(tmp_path, text)
-    assert "line 1: the key seeds stands there twice" in message and "line 6: the key lr" in message
+@pytest.mark.parametrize(("text", "line"), [("seeds: [2]\n", 1), ("set: {lr: 1.0, seeds: 1, seeds: 2}\n", 5)])
+def test_keys_that_yaml_would_drop_are_refused(text, line, tmp_path):
+    start = "profile: smoke\ntasks: [[plaza, station]]\nmethods: [mmt]\nseeds: [1]\n"
+    message = refused(tmp_path, start + text)
+    assert "the key seeds stands there twice" in message and f"line {line}," in message
 
 
 @pytest.mark.parametrize(
@@ -190,16 +190,13 @@ def test_folders_become_whole_paths_and_must_fit_their_use(tmp_path, monkeypatch
     task = ["daten ä/markt", "plaza"]
     cells = read_matrix(write(tmp_path, GOOD | {"tasks": [task]}))
     assert cells[0].settings.source == str(tmp_path / "daten ä" / "markt")
-    tasks = [
-        ["sammlung", "plaza"],
-        ["plaza", "sammlung"],
-        ["nobody", "plaza"],
-        ["daten ä/markt", "./daten ä/../daten ä/markt"],
-    ]
+    tasks = [["sammlung", "plaza"], ["plaza", "sammlung"], ["nobody", "plaza"]]
     text = refused(tmp_path, GOOD | {"tasks": tasks, "methods": ["supervised", "hard"]})
     assert "sammlung has labels of 0 people: a source needs 2" in text
     assert "K 20 for the 1 training images of" in text and "supervised needs labels" in text
-    assert "No data set found in" in text and "source and target are the same" in text
+    assert "No data set found in" in text
+    twice = ["daten ä/markt", "./daten ä/../daten ä/markt"]
+    assert "source and target are the same" in refused(tmp_path, GOOD | {"tasks": [twice]})
 
 
 def test_a_target_without_a_test_set_is_refused_in_one_line(tmp_path):

@@ -622,4 +622,4 @@ def test_contradictions_are_said_by_check_data_and_before_a_run(tmp_path, capsys
     assert "2 of 2 identities in train are seen by one camera only, such as 2, 3" in said
     settings_ = make_settings("smoke", target=str(tmp_path), clusters=2)
     with pytest.warns(UserWarning, match="its right answer, such as a.png"):
-        preflight.check({tmp_path / "run": settings_})
+        preflight.check([settings_])

@@ -71,8 +71,8 @@ def run_batch(
         )
         failed: dict[Job, BaseException] = {}
         if left:
-            runs = {job.folder: job.cell.settings for job in left if job.index is None}
-            preflight.check({path: s for path, s in runs.items() if not (path / "result.json").exists()})
+            runs = [job for job in left if job.index is None and not (job.folder / "result.json").exists()]
+            preflight.check([job.cell.settings for job in runs])
             draw_worlds([cell.settings for cell in cells])
             numbers = {job: number for number, job in enumerate(jobs)}
             place = (

@@ -53,8 +53,8 @@ def run_all(
     """
     out = Path(out)
     folders = [run_folder(settings, out) for settings in wanted]
-    new = {folder.path: settings for folder, settings in zip(folders, wanted) if not folder.result}
-    if jobs := missing(plan([Cell(profile, settings) for settings in new.values()], out)):
+    new = list(dict.fromkeys(settings for folder, settings in zip(folders, wanted) if not folder.result))
+    if jobs := missing(plan([Cell(profile, settings) for settings in new], out)):
         preflight.check(new)
         if workers is None:
             workers = 1 if torch.cuda.is_available() else usable_cores()

@@ -1,4 +1,4 @@
-"""Checks before a run starts, so that it does not fail after hours: data, weights, libraries, disk, memory."""
+"""Checks before a run starts, so that it does not fail after hours: data, weights, libraries, memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import copy
 import functools
 import importlib.metadata
 import os
-import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterable
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -29,28 +26,23 @@ _ENOUGH = Census(*[1 << 62] * len(Census._fields))  # in a data set that cannot 
 TINY = 1_000_000  # pixels that the networks see in a step: up to here it takes a few hundred MB
 
 
-def check(wanted: Mapping[Path, Settings]) -> None:
+def check(wanted: Collection[Settings]) -> None:
     """Refuse runs that could not end well, before anything is trained.
-
-    Args:
-        wanted: The folders of the runs that are to be trained or to go on, and their settings.
 
     Raises:
         InputError: Names everything that was found: data that the method cannot use (no labels where it needs some,
             more clusters than images, no query that could be scored), ImageNet weights that are missing, two faiss
-            packages in one environment, too little disk for all of them.
+            packages in one environment.
 
     Warns:
         UserWarning: A data set contradicts itself (`checks.contradictions`): results on it mean less than they say.
     """
-    found = _faiss_clash() + impossible(wanted.values()) + _folders(wanted.values())
-    for name, source in sorted({(s.backbone, s.imagenet) for s in wanted.values() if s.imagenet}):
+    found = _faiss_clash() + impossible(wanted) + _folders(wanted)
+    for name, source in sorted({(s.backbone, s.imagenet) for s in wanted if s.imagenet}):
         try:
             imagenet_file(name, source)
         except InputError as error:
             found.append(str(error))
-    if wanted and not found:  # images that cannot be read cannot be counted
-        found = _no_room(wanted)
     if found:
         raise InputError("; ".join(dict.fromkeys(found)) + ". Nothing was started")
 
@@ -97,9 +89,9 @@ def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]
     return list(dict.fromkeys(found))
 
 
-def _folders(wanted: Iterable[Settings]) -> list[str]:
+def _folders(wanted: Collection[Settings]) -> list[str]:
     """Targets with a test set that can never give a score; warns of data sets that contradict themselves."""
-    wanted, found = list(wanted), []
+    found = []
     for name, settings in {end: s for s in wanted for end in (s.source, s.target)}.items():
         if name in EMBEDDED_DOMAINS:
             continue
@@ -123,33 +115,6 @@ def _faiss_clash() -> list[str]:
     there = [name for name in _FAISS if any(importlib.metadata.distributions(name=name))]
     remedy = f"overwrite each other: pip uninstall --yes {' '.join(there)}, then make install"
     return [f"{' and '.join(there)} are both installed and {remedy}"] if len(there) > 1 else []
-
-
-def _no_room(wanted: Mapping[Path, Settings]) -> list[str]:
-    """Too little disk for all runs, less what those that were interrupted have written of their epochs already."""
-    alike, needed = functools.cache(disk), 0  # alike: runs that differ by their seed alone
-    for folder, settings in wanted.items():
-        written = sum(file.stat().st_size for file in folder.glob("epochs/*.npz"))
-        needed += max(0, alike(settings.replace(seed=0)) - written)
-    first = next(iter(wanted))
-    place = next(folder for folder in (first, *first.parents) if folder.exists())
-    if (free := shutil.disk_usage(place).free) >= needed:
-        return []
-    short = f"about {_gb(needed)} of disk are needed in {place} and {_gb(free)} are free"
-    return [f"{short}: make room, or choose another --out"]
-
-
-def disk(settings: Settings) -> int:
-    """Bytes of disk of a run with its pre-training: features and labels of every epoch, networks, checkpoints."""
-    method = METHODS[settings.method]
-    network = _build(settings).to("meta")
-    weights = 4 * sum(p.numel() for p in network.parameters())
-    numbers = 2 * method.networks * network.num_features + 8  # an image's, in half precision, and two labels
-    adapts = method.labels != "none"
-    arrays = settings.epochs * census(settings.target, settings).images * numbers if adapts else 0
-    # Of the pre-training with Adam's two moments; the new checkpoint is written before the old one goes.
-    checkpoint = weights * max(3, method.networks * (1 + method.means))
-    return arrays + 2 * weights * method.networks + 2 * checkpoint
 
 
 def try_step(settings: Settings) -> int:
@@ -240,28 +205,6 @@ def _advice(settings: Settings, images: bool = False) -> str:
         small += f" with bn_group={half * settings.num_instances}"
     extra = "; precision=bfloat16 takes half of the activations" if settings.precision == "float32" else ""
     return f"lower num_ids, the identities in a batch ({small} takes half of the activations){extra}"
-
-
-@contextmanager
-def memory_explained(settings: Settings) -> Iterator[None]:
-    """Turn an error for want of memory into one message that names the setting to change.
-
-    Raises:
-        RuntimeError: Instead of PyTorch's and NumPy's own errors.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not short and "can't allocate memory" not in text and "CUDA out of memory" not in text:
-            raise
-        where, total = _memory()
-        raise RuntimeError(
-            f"out of memory: {where} has {_gb(total)}, which other programs may share. To need less: "
-            f"{_advice(settings)} (--set on the command line). Finished epochs are kept, and another setting is "
-            "another run"
-        ) from error
 
 
 def _memory() -> tuple[str, int]:

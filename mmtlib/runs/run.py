@@ -64,7 +64,7 @@ def pretrained(
         return folder
     preflight.try_step(settings)
     config = source_config(settings, index, data)
-    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
+    with folder.claimed(config), _one_thread():
         if not folder.result:
             state, history = folder.load() or (None, [])
             timed = Stages()
@@ -90,12 +90,12 @@ def run(
     folder = run_folder(settings, out, data)
     if folder.result:
         return folder
-    preflight.check({folder.path: settings})
+    preflight.check([settings])
     preflight.try_step(settings)
     networks = METHODS[settings.method].networks
     sources = [pretrained(settings, i, out, progress, data) for i in range(networks)]
     config = run_config(settings, data)
-    with folder.claimed(config), _one_thread(), preflight.memory_explained(settings):
+    with folder.claimed(config), _one_thread():
         if not folder.result:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             started = [source.network().to(device).train() for source in sources]
