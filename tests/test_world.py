@@ -295,15 +295,16 @@ def test_a_scale_of_ones_own_is_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a JSON file"),
-        ("[1]", "expected domains"),
-        ('{"mall": {}}', "expected domains"),
-        ('{"station": {"people": 3}}', "expected domains"),
-        ('{"station": {"census": {"heads": 3}}}', "a census has the fields train_ids"),
-        ('{"station": {"census": {"train_ids": 1}}}', "train_ids cannot be served"),
-        ('{"station": {"census": {"cameras": 4}}}', "seen cannot be served"),
-        ('{"station": {"census": {"seen": [5, 3]}}}', "seen cannot be served"),
-        ('{"station": {"census": {"decay": "much"}}}', "decay cannot be served"),
+        ("", "Expected JSON"),
+        ("[1]", "Expected JSON"),
+        ('{"mall": {}}', "unknown names .*mall"),
+        ('{"station": {"people": 3}}', "unknown names .*people"),
+        ('{"station": {"census": {"heads": 3}}}', "heads.*Expected JSON"),
+        ('{"station": {"census": {"train_ids": 1}}}', "train_ids=1.* cannot be served"),
+        ('{"station": {"census": {"cameras": 4}}}', "cameras=4.* cannot be served"),
+        ('{"station": {"census": {"seen": [5, 3]}}}', "cannot be served"),
+        ('{"station": {"census": {"decay": "much"}}}', "Expected JSON"),
+        ('{"station": {"census": {"junk": 1.5}}}', "whole numbers"),
         ('{"station": {"dials": {"fog": 1}}}', "unknown knob 'fog'"),
     ],
 )
@@ -316,7 +317,6 @@ def test_a_scale_that_cannot_be_served_is_refused(text, message, tmp_path):
 @pytest.mark.parametrize("arguments", [
     dict(domain="mall"), dict(scale="huge"), dict(size=(64,)), dict(size=(8, 4)), dict(size=(64, 128)), dict(seed=-1),
     dict(seed=0.5), dict(gap=-0.1), dict(gap=float("nan")), dict(gap=2), dict(fog=0.3), dict(occlusion="much"),
-    dict(workers=0),
 ])  # fmt: skip
 def test_bad_input_is_refused_before_anything_is_written(arguments, tmp_path):
     with pytest.raises(InputError):

@@ -13,10 +13,7 @@ import json
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -33,7 +30,7 @@ from mmtlib.world.worlds import World, junk, picture, pictures, shot_of, world
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
 
-def _chunk(place: World, root: str, members: tuple[tuple[str, int], ...], part: str) -> str:
+def _chunk(place: World, folder: Path, members: tuple[tuple[str, int], ...], part: str) -> str:
     """Draw the pictures of some identities (or junk numbers), then write down their truth: the chunk is done."""
     rows = []
     for kind, number in members:
@@ -50,7 +47,7 @@ def _chunk(place: World, root: str, members: tuple[tuple[str, int], ...], part: 
             pid_text = "-1" if pid < 0 else f"{pid:04d}"
             frame = number * 200 + k
             path = f"{FOLDERS[split]}/{pid_text}_c{drawn.camera + 1}s1_{frame:06d}_{index % 1000:02d}.jpg"
-            _save(Path(root) / path, pixels)
+            _save(folder / path, pixels)
             facts = {"path": path, "split": split, "pid": pid, "identity": identity, "camid": drawn.camera}
             facts |= {"junk": int(kind == "junk"), "occluded": occluded, **vars(who), **vars(drawn)}
             facts |= {f"{piece}_rgb": "#{:02x}{:02x}{:02x}".format(*rgb) for piece, rgb in who.rgb.items()}
@@ -59,7 +56,7 @@ def _chunk(place: World, root: str, members: tuple[tuple[str, int], ...], part: 
     writer = csv.DictWriter(text, told, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(Path(root) / part, text.getvalue())
+    write_atomic(folder / part, text.getvalue())
     return part
 
 
@@ -88,29 +85,20 @@ def generate(domain: str, root: str | Path, *, seed: int = 0, size: tuple[int, i
              gap: float | None = None, workers: int | None = None, **knobs: float) -> Path:  # fmt: skip
     """Write a domain to disk, unless it is there already; an interrupted one goes on where it stopped.
 
-    The folder holds `bounding_box_train/`, `query/` and `bounding_box_test/` with Market-1501's file names, the truth
-    per image in `attributes.csv` and, written last, `world.json` (dials, cameras, counts). Pixels depend on the
-    arguments alone, not on `workers`. In `attributes.csv`, `identity` (from 0) is who it truly is, distractors and
+    The folder, `root/<domain>` and what departs from the defaults, holds `bounding_box_train/`, `query/` and
+    `bounding_box_test/` with Market-1501's file names, the truth per image in `attributes.csv` and, written last,
+    `world.json` (dials, cameras, counts). In `attributes.csv`, `identity` (from 0) is who it truly is, distractors and
     junk included, `camid` counts from 0, `occluded` is the hidden share of the figure, `lookalike_of` an identity or
     -1, colours are given by name and as painted.
 
     Args:
         domain: "plaza", "station" or "city".
-        root: Folder of the worlds.
         size: Height and width of the images.
         scale: "tiny" (smoke tests), "small" or "market" (as many images as the real data sets), or a file of one's own.
         gap: Distance from the neutral world, 0 to 1.5; None is the domain's own (`knobs.DEFAULT_GAP`).
-        workers: Processes; None takes all cores, or this process alone where little is to be drawn.
+        workers: Processes, which change nothing; None takes all cores, or this process alone for a small world.
         knobs: Single dials of `knobs.Knobs`, e.g. lookalikes=0.5.
-
-    Returns:
-        The folder, `root/<domain>` with what departs from the defaults appended to its name.
-
-    Raises:
-        InputError: Unknown domain, scale or dial, or a value out of range.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers!r} must be at least 1, or None for all cores")
     place = world(domain, seed=seed, size=size, scale=scale, gap=gap, **knobs)
     folder = Path(root) / folder_name(place, gap, **knobs)
     if not _finished(folder, place):
@@ -154,8 +142,18 @@ def _draw_all(place: World, folder: Path, workers: int | None) -> None:
     done = len(members) - sum(map(len, todo.values()))
     look = {"desc": f"drawing {folder.name}", "unit": "id", "disable": not sys.stderr.isatty()}
     with tqdm(total=len(members), initial=done, **look) as bar:
-        for part in _drawn(place, str(folder), todo, workers):
-            bar.update(len(chunks[part]))
+        if (
+            workers is None
+        ):  # a pool takes longer to start than a few chunks to draw; a process of one has a core
+            workers = usable_cores() if len(todo) >= 8 and parent_process() is None else 1
+        if min(workers, len(todo)) > 1:
+            with process_pool(min(workers, len(todo))) as pool:
+                jobs = [pool.submit(_chunk, place, folder, chunk, part) for part, chunk in todo.items()]
+                for job in as_completed(jobs):
+                    bar.update(len(chunks[job.result()]))
+        else:
+            for part, chunk in todo.items():
+                bar.update(len(chunks[_chunk(place, folder, chunk, part)]))
     texts = [(folder / part).read_text(encoding="utf-8").split("\n", 1) for part in chunks]
     write_atomic(folder / "attributes.csv", "\n".join([texts[0][0], "".join(body for _, body in texts)]))
     for leftover in folder.rglob(".*.tmp"):  # of a process that was killed
@@ -163,21 +161,3 @@ def _draw_all(place: World, folder: Path, workers: int | None) -> None:
     counts = {split: sum(1 for _ in (folder / name).glob("*.jpg")) for split, name in FOLDERS.items()}
     write_json(folder / "world.json", {"world": record, "images": counts, "finished": True})
     shutil.rmtree(parts)
-
-
-def _drawn(place: World, folder: str, todo: dict[str, tuple], workers: int | None) -> Iterator[str]:
-    """Draw chunks in this process or in several; the names of those that are done."""
-    pending = dict(todo)
-    if workers is None:  # a pool takes longer to start than a few chunks to draw; a process of one has a core
-        workers = usable_cores() if len(todo) >= 8 and parent_process() is None else 1
-    if min(workers, len(todo)) > 1:
-        try:
-            with process_pool(min(workers, len(todo))) as pool:
-                jobs = [pool.submit(_chunk, place, folder, chunk, part) for part, chunk in todo.items()]
-                for job in as_completed(jobs):
-                    del pending[job.result()]
-                    yield job.result()
-        except BrokenProcessPool:
-            warnings.warn("the drawing processes died; going on in this one", stacklevel=2)
-    for part, chunk in pending.items():
-        yield _chunk(place, folder, chunk, part)

@@ -91,14 +91,8 @@ SCALES: dict[str, dict[str, Census]] = {
 def domain_scale(scale: str, domain: str) -> tuple[str, Census, dict[str, float]]:
     """What a scale makes of a domain: its name (for folders), its census, and dials that depart from the domain's.
 
-    Args:
-        scale: One of `SCALES`, or a JSON file such as
-            `{"station": {"census": {"train_ids": 80}, "dials": {"gap": 0.7, "lookalikes": 0.1}}}`; what it leaves out
-            is that of `small`.
-        domain: "plaza", "station" or "city".
-
-    Raises:
-        InputError: Unknown scale, a file that is no such JSON, or a census that cannot be served.
+    `scale` is one of `SCALES`, or a JSON file such as
+    `{"station": {"census": {"train_ids": 80}, "dials": {"gap": 0.7}}}`; what it leaves out is that of `small`.
     """
     if scale in SCALES:
         return scale, SCALES[scale][domain], {}
@@ -107,41 +101,26 @@ def domain_scale(scale: str, domain: str) -> tuple[str, Census, dict[str, float]
         raise InputError(f"unknown scale {scale!r}; the embedded world has {known}, or give a .json file")
     try:
         given = json.loads(Path(scale).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"scale {scale}: expected a JSON file with a census per domain ({error})") from error
-    own = given.get(domain, {}) if isinstance(given, dict) else None
-    if not isinstance(own, dict) or set(given) - set(DOMAINS) or set(own) - {"census", "dials"}:
-        found = json.dumps(given)[:80]
+        own = given.get(domain, {})
+        if unknown := [*set(given) - set(DOMAINS), *set(own) - {"census", "dials"}]:
+            raise ValueError(f"unknown names {unknown}")
+        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in own.get("census", {}).items()}
+        census = SCALES["small"][domain]._replace(**changes)
+        *counts, (fewest, seen), most, decay = census
+        if any(type(n) is not int for n in (*counts, fewest, seen, most)):
+            raise ValueError("counts are whole numbers")
+        served = min(census.train_ids, census.test_ids, fewest) >= 2 and fewest <= seen <= census.cameras
+        if not (served and min(counts) >= 0 and most >= 1 and 0 < decay <= 2):
+            raise ValueError(f"{census} cannot be served")
+        dials = dict(own.get("dials", {}))
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"scale {scale}: expected domains ({', '.join(DOMAINS)}) with `census` and `dials`; found {found}"
-        )
-    changes, dials = own.get("census", {}), own.get("dials", {})
-    if not (isinstance(changes, dict) and isinstance(dials, dict)) or set(changes) - set(Census._fields):
-        raise InputError(
-            f"scale {scale}, {domain}: a census has the fields {', '.join(Census._fields)}; found {changes!r}"
-        )
+            f"scale {scale}, {domain}: {error}. Expected JSON with `census` ({', '.join(Census._fields)}) and `dials` "
+            f"for each of {', '.join(DOMAINS)}: at least 2 identities to train and 2 to test, each seen by 2 to "
+            "`cameras` cameras, and decay above 0 (at most 2)"
+        ) from error
     name = f"{Path(scale).stem}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
-    census = SCALES["small"][domain]._replace(**changes)
-    if wrong := _unservable(census):
-        raise InputError(
-            f"scale {scale}, {domain}: {' and '.join(wrong)} cannot be served in {census}; expected whole numbers, at "
-            "least 2 identities to train and 2 to test, each seen by 2 to `cameras` cameras, and decay above 0 (at "
-            "most 2)"
-        )
     return name, census, dials
-
-
-def _unservable(census: Census) -> list[str]:
-    """The fields of a census that cannot be drawn and scored."""
-    least = {"train_ids": 2, "test_ids": 2, "distractor_ids": 0, "junk": 0, "cameras": 2, "most": 1}
-    wrong = [name for name, low in least.items() if type(n := getattr(census, name)) is not int or n < low]
-    seen = [n for n in census.seen if type(n) is int] if isinstance(census.seen, tuple) else []
-    if len(seen) != 2 or "cameras" not in wrong and not 2 <= seen[0] <= seen[1] <= census.cameras:
-        wrong.append("seen")
-    if not (isinstance(census.decay, (int, float)) and 0 < census.decay <= 2):
-        wrong.append("decay")
-    return wrong
 
 
 def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> Knobs:

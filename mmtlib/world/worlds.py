@@ -64,13 +64,9 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
     Args:
         domain, look: As in `world`.
         identity: From 0; pid - 1 for training and test identities.
-        camera: From 0.
         index: Which of the pictures of this person under this camera; any number of at least 0.
         view, occluder: One of `VIEWS`, and "none" or one of `OCCLUDERS`, instead of the drawn ones.
         expose: False leaves out the camera's colours, blur and noise.
-
-    Raises:
-        InputError: Anything unknown or out of range.
     """
     place = world(domain, **look)
     if not 0 <= camera < len(place.cameras) or identity < 0 or index < 0:
