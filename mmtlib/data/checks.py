@@ -53,9 +53,7 @@ class DatasetReport:
     unscorable: tuple[tuple[str, str], ...]  # queries that can never be scored: path, reason
     undecodable: tuple[tuple[str, str], ...]  # files that are no readable image: path, reason
     problems: tuple[str, ...]  # everything found wrong, a line each
-    notes: tuple[
-        str, ...
-    ]  # what is no fault but worth knowing: copies, identities that one camera alone shows
+    notes: tuple[str, ...]  # no faults but worth knowing: copies, identities that one camera alone shows
 
     @property
     def ok(self) -> bool:
@@ -198,8 +196,6 @@ def _counted(found: Sequence[object], what: str) -> str:
 
 
 def _undecodable(dataset: ReIDDataset) -> tuple[tuple[str, str], ...]:
-    """(path, reason) of each file that is no readable image."""
-
     def fault(path: str) -> str:
         try:
             read_image(os.path.join(dataset.root, path), 8, 8, fast=True)

@@ -1,56 +1,40 @@
-"""What files hold, told by a hash of their bytes, which is remembered while size and times of a file stay the same."""
+"""What files hold, told by a hash of their bytes, which a process remembers while size and times of a file stay."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from mmtlib import InputError
-from mmtlib.files import home, read_json, write_atomic
 from mmtlib.processes import in_threads
 
-EMPTY = hashlib.blake2b(digest_size=16).hexdigest()
+_hash = partial(hashlib.blake2b, digest_size=16)
+EMPTY = _hash().hexdigest()
 # ns: what changed later than this may change again within one tick of the file system's clock
 SETTLED = 2 * 10**9
+_known: dict[str, tuple[tuple[int, int, int], str]] = {}  # of each path: size, mtime, ctime; hash
 
 
 def digests(root: Path, paths: Sequence[str]) -> list[str]:
-    """BLAKE2b (128 bits) of each file; "" for one that cannot be read.
-
-    Hashes are kept in `data/.digests/` below `home()` with size, time of change of the content (mtime) and of the entry
-    (ctime, which no program can set back), so that a second look only asks for these.
-    """
-    where = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    store = home() / "data" / ".digests" / f"{where}.json"
-    known = {}
-    with suppress(OSError, InputError):  # absent or damaged: made anew
-        known = read_json(store)
+    """BLAKE2b (128 bits) of each file; "" for one that cannot be read. A second look only asks for size and times."""
     now = time.time_ns()
 
-    def look(path: str) -> list:
-        file = os.path.join(root, path)
+    def look(path: str) -> str:
+        file = os.path.abspath(os.path.join(root, path))
         try:
             stat = os.stat(file)
-            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            if path in known and known[path][:3] == state:
-                return known[path]
+            state = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # no program can set the last one back
+            if file in _known and _known[file][0] == state:
+                return _known[file][1]
             with open(file, "rb") as stream:
-                return [
-                    *state,
-                    hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest(),
-                ]
+                found = hashlib.file_digest(stream, _hash).hexdigest()
         except OSError:
-            return [0, now, now, ""]
+            return ""
+        if now - max(state[1:]) > SETTLED:
+            _known[file] = state, found
+        return found
 
-    found = dict(zip(paths, in_threads(look, paths)))
-    settled = {path: row for path, row in found.items() if row[3] and now - max(row[1:3]) > SETTLED}
-    fresh = {path: row for path, row in settled.items() if known.get(path) != row}
-    if fresh:
-        with suppress(OSError):  # a home that is read-only or full: the next look reads the files again
-            write_atomic(store, json.dumps(known | fresh, separators=(",", ":")))
-    return [found[path][3] for path in paths]
+    return list(in_threads(look, paths))

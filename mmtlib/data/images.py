@@ -52,11 +52,7 @@ def is_image(file: str | Path) -> bool:
 
 
 def list_images(root: Path, folder: str) -> list[str]:
-    """Paths of the images directly in `root/folder`, relative to `root`, sorted.
-
-    Raises:
-        InputError: the folder or an image is a link that leads out of `root`, or images lie in a folder below.
-    """
+    """Paths of the images directly in `root/folder`, relative to `root`, sorted; images below it are refused."""
     _refuse_leaving(root, [folder])
     linked = {path: link for path, link in _files(root, folder) if is_image(root / path)}
     _refuse_leaving(root, [path for path in linked if linked[path]])
@@ -68,9 +64,7 @@ def list_images(root: Path, folder: str) -> list[str]:
 def walk_files(root: Path) -> Iterator[str]:
     """Paths of all files below `root`, relative to it, without hidden ones; linked folders within it are followed.
 
-    Raises:
-        InputError: a linked folder leads out of `root`, or to a folder that holds the link.
-        OSError: a folder cannot be read.
+    Links that lead out of it, or in a circle, are refused.
     """
 
     def cannot(error: OSError) -> None:
@@ -88,23 +82,16 @@ def walk_files(root: Path) -> Iterator[str]:
 
 
 def walk_images(root: Path) -> list[str]:
-    """Paths of all images below `root`, relative to it, sorted; by name or by content.
-
-    Raises:
-        InputError, OSError: as `walk_files`; or images are links that lead out of `root`.
-    """
+    """Paths of all images below `root`, as `walk_files` gives them, sorted; by name or by content."""
     paths = sorted(path for path in walk_files(root) if is_image(root / path))
     _refuse_leaving(root, [path for path in paths if os.path.islink(root / path)])
     return paths
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[str]:
-    """Normalise listed paths and make sure that each is a file below `root`.
+    """Normalise listed paths and refuse those that are no files below `root`, or lead out of it by `..` or a link.
 
     Every folder is read once, so a list of 100,000 files takes about a second.
-
-    Raises:
-        InputError: a path is absolute, leads out of `root` (by `..` or by a link), or no such file exists.
     """
     paths = [posixpath.normpath(path) for path in paths]
     folders = sorted({posixpath.dirname(path) for path in paths})
@@ -148,7 +135,6 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
     Animations give their first frame, transparency is laid over white, 12 and 16 bits are scaled to 8.
 
     Args:
-        path: the file.
         height, width: of the result (H, W, 3), uint8, RGB.
         fast: let JPEG decode at a lower resolution near H x W; quicker, but not the same pixels.
 
@@ -163,7 +149,11 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
                 raise InputError(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}")
             if fast:
                 image.draft("RGB", (width, height))
-            rgb = _to_rgb(_eight_bits(image))
+            rgb = _eight_bits(image)
+            if rgb.mode != "RGB" and rgb.has_transparency_data:
+                rgba = rgb.convert("RGBA")
+                rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
             if (orientation := image.getexif().get(0x0112, 1)) != 1:  # once loaded: TIFF turns itself
                 rgb.getexif()[0x0112] = orientation
                 rgb = ImageOps.exif_transpose(rgb)
@@ -176,21 +166,8 @@ def read_image(path: str | Path, height: int, width: int, *, fast: bool = False)
         raise InputError(_reason(path, error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel; deeper ones are scaled by the range that their format states.
-
-    Raises:
-        InputError: that range is unknown, or 16 bits hold values of at most 14, as cameras of 10 to 14 bits write them.
-    """
+    """The image with 8 bits a channel; deeper ones are scaled by the range that their format states."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     deep = any(";16" in str(tile) for tile in image.tile)
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):

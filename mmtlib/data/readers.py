@@ -74,7 +74,7 @@ class ReIDDataset:
 
 
 class Layout(NamedTuple):
-    """One way to lay out a data set: whether a folder is the root of one, and the tree shown to those who have none."""
+    """One way to lay out a data set: whether a folder is the root of one; `tree` is shown to those who have none."""
 
     name: str
     fits: Callable[[Path], bool]
@@ -137,8 +137,8 @@ def _read_boxes(root: Path, name: str) -> ReIDDataset:
 
 
 def _read_market1501(root: Path) -> ReIDDataset:
-    names = root.name.lower(), root.parent.name.lower()  # the embedded worlds share the layout, not the name
-    named = any(re.fullmatch("market([-_ ]?1501.*)?", name) for name in names)
+    # The embedded worlds share the layout, not the name.
+    named = any(re.fullmatch("(?i)market([-_ ]?1501.*)?", each.name) for each in (root, root.parent))
     return _read_boxes(root, "market1501" if named else root.name)
 
 
@@ -175,19 +175,13 @@ def read_csv(path: str | Path) -> ReIDDataset:
 
     `path` is the file, or a folder that holds one. Paths in it are relative to its folder; `split` is train,
     query or gallery, and any may be empty; pid -1 marks an image without label; camid counts from 0.
-
-    Raises:
-        InputError: the table is refused (`tables.read_table`), is one of several, or a path leaves its folder.
     """
     path = Path(path).resolve()
     if path.is_dir():
         tables = _tables(path)
         if len(tables) != 1:
             names = some([table.name for table in tables])
-            raise InputError(
-                f"{path} holds {len(tables)} tables ({names}). Name one of them instead of the folder, or move the "
-                "others away."
-            )
+            raise InputError(f"{path} holds {len(tables)} tables ({names}). Name one of them instead.")
         path = tables[0]
     rows = read_table(path, path.parent)
     if not rows:

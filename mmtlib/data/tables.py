@@ -77,10 +77,6 @@ def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> lis
             lines without any value. `identity`, `camera`, `file` and the like are understood.
         root: The folder that paths are relative to.
         needed: Columns that must be there. An empty identity is an image of unknown identity (-1) in training.
-
-    Raises:
-        InputError: A column is absent or there twice; a line is incomplete, or holds no whole number of at most 18
-            digits, an unknown split or an unclosed quotation mark; an image is listed twice in one split.
     """
     text = read_text(file)
     if text.startswith(("PK\3\4", "\udcd0\udccf\x11")):
@@ -113,12 +109,8 @@ def _row(found: dict[str, str], needed: tuple[str, ...]) -> Row | None:
     unknown = not found["pid"] and split in (None, "train")  # among queries and gallery: -1 where it is meant
     numbered = camid and camid[1] != "-1" or not found.get("camid") and "camid" not in needed
     path = posixpath.normpath(found["path"].replace("\\", "/")) if found["path"] else "\0"
-    if (
-        "\0" in path
-        or not (pid or unknown)
-        or not numbered
-        or split not in (None, "train", "query", "gallery")
-    ):
+    known_split = split in (None, "train", "query", "gallery")
+    if "\0" in path or not (pid or unknown) or not numbered or not known_split:
         return None
     return Row(path, int(pid[1]) if pid else NO_LABEL, int(camid[1]) if camid else None, split)
 
@@ -157,12 +149,9 @@ def _columns(file: Path, header: list[str], needed: tuple[str, ...]) -> dict[str
         if (count := means.count(name)) > 1:
             both = some([header[i] for i, m in enumerate(means) if m == name])
             raise InputError(f"{file} has {count} columns for {name} ({both}). Rename all but one.")
-    if absent := [name for name in needed if name not in means]:
-        names = some([name[:40] for name in header]) or "none"
-        raise InputError(
-            f"{shown(file)}: its columns are {names}; {','.join(absent)} of the expected columns "
-            f"{','.join(needed)} is not among them."
-        )
+    if absent := ",".join(name for name in needed if name not in means):
+        found = f"{shown(file)}: its columns are {some([name[:40] for name in header]) or 'none'}"
+        raise InputError(f"{found}; {absent} of the expected {','.join(needed)} is not among them.")
     return {name: means.index(name) for name in COLUMNS if name in means}
 
 

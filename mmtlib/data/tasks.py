@@ -49,10 +49,8 @@ def open_dataset(name: str, settings: Settings) -> ReIDDataset:
         return read_dataset(generate_world(name, settings))
     name = os.path.expanduser(name)
     if not Path(name).exists():
-        raise InputError(
-            f"{name!r} is neither an embedded domain ({', '.join(EMBEDDED_DOMAINS)}) nor an existing folder: "
-            "give one of these names, or the path of a data set"
-        )
+        domains = ", ".join(EMBEDDED_DOMAINS)
+        raise InputError(f"{name!r} is neither an embedded domain ({domains}) nor an existing folder")
     return read_dataset(name)
 
 
@@ -71,17 +69,14 @@ def census(name: str, settings: Settings) -> Census:
         place = world(name, **_world_options(name, settings))
         seen = place.census.train_ids + place.census.test_ids + place.census.distractor_ids
         images = [sum(1 for _ in pictures(place, i)) for i in range(seen)]
-        train = images[: place.census.train_ids]
-        return Census(
-            sum(train), len(train), sum(images) - sum(train) + place.census.junk, place.census.cameras
-        )
+        people = place.census.train_ids
+        train, test = sum(images[:people]), sum(images[people:]) + place.census.junk
+        return Census(train, people, test, place.census.cameras)
     dataset = open_dataset(name, settings)
-    people = set(dataset.train.pids[dataset.train.pids >= 0].tolist())
+    people = len(np.unique(dataset.train.pids[dataset.train.pids >= 0]))
     queries, gallery = len(dataset.query), len(dataset.gallery)
-    cameras = len(
-        np.unique(np.concatenate([split.camids for split in (dataset.train, dataset.query, dataset.gallery)]))
-    )
-    return Census(len(dataset.train), len(people), queries + gallery if queries and gallery else 0, cameras)
+    cameras = len(np.unique(np.concatenate([split.camids for split in dataset.parts.values()])))
+    return Census(len(dataset.train), people, queries + gallery if queries and gallery else 0, cameras)
 
 
 def generate_world(domain: str, settings: Settings) -> Path:
@@ -95,11 +90,7 @@ def load_images(
 ) -> Tensor:  # fmt: skip
     """Decode all images once, resize them (bicubic) and keep them as one tensor (N, 3, H, W), uint8, RGB.
 
-    Args:
-        root: folder that the N `paths` are relative to.
-        height, width: of the result, H x W.
-        device: where the tensor is kept.
-        workers: threads (default: one per core, at most 16); they do not change the result.
+    `workers` are threads (default: one per core, at most 16), which do not change the result.
 
     Raises:
         InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
