@@ -275,12 +275,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 MAIN_METHODS = ("direct", "supervised", "hard", "mmt_without_soft_losses", "mmt")
 
 # Learning rates of the small profiles, chosen per method on development worlds and seeds by
-# benchmarks/choose_settings.py (results/search/rates_*.json). Rows that were not searched take their nearest
-# relative's: without mean networks that of `hard`, with them that of `mmt`, which is the default.
+# benchmarks/choose_settings.py (results/search/rates_*.json, rows_*.json). Rows that were not searched take their
+# nearest relative's; MMT's is the default, also of MMT without its parts, so that an ablation changes one thing.
 METHOD_LR: dict[str, float] = {"supervised": 8e-3, "hard": 2e-3, "mmt_without_soft_losses": 2e-3}
-METHOD_LR |= dict.fromkeys(
-    ("hard_single", "mutual_learning", "co_teaching", "mmt_without_means"), METHOD_LR["hard"]
-)
+METHOD_LR |= dict.fromkeys(("hard_single", "mutual_learning", "co_teaching"), METHOD_LR["hard"])
+METHOD_LR |= {"hard_falling_rate": 8e-3, "hard_dbscan": 1e-3, "hard_camera_norm": 1e-3}
+METHOD_LR |= {"cluster_contrast": 2.5e-4, "cluster_contrast_kmeans": 5e-4}
 
 
 # K of the small profiles, a guess from the number of images alone: one cluster per 26, as the paper's K = 500 has on

@@ -59,23 +59,32 @@ def test_the_readme_says_what_the_result_files_say() -> None:
     assert len(text.splitlines()) <= 160
 
 
-def test_learning_rates_are_those_that_the_searches_chose() -> None:
+# Of the rows, worlds 8 and 9 tried fewer rates than world 7, so that a grid may end at the best one.
+SEARCHES = {
+    "rates": ("supervised", "hard", "mmt_without_soft_losses", "mmt"),
+    "rows": ("hard_falling_rate", "hard_dbscan", "hard_camera_norm", "cluster_contrast", "cluster_contrast_kmeans",
+             "mmt_dbscan", "mmt_dbscan_without_soft_losses", "mmt_camera_norm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_learning_rates_are_those_that_the_searches_chose(search: str) -> None:
     """The rate with the best mean over three tasks, each on a development world of its own."""
     scores: dict[tuple[str, float], list[float]] = {}
     reported = make_settings("standard").world_seed
     for world in (7, 8, 9):
-        rows = read_json(REPOSITORY / "results" / "search" / f"rates_{world}.json")["rows"]
+        rows = read_json(REPOSITORY / "results" / "search" / f"{search}_{world}.json")["rows"]
         assert {row["world_seed"] for row in rows} == {world} and world != reported
         for row in rows:
             assert row["seed"] > 5, "a reported seed"
             scores.setdefault((row["method"], row["lr"]), []).append(row["mAP"])
-    for method in ("supervised", "hard", "mmt_without_soft_losses", "mmt"):
+    for method in SEARCHES[search]:
         tried = {
             lr: sum(values) for (name, lr), values in scores.items() if name == method and len(values) == 3
         }
         best = max(tried, key=tried.get)
         assert METHOD_LR.get(method, Settings().lr) == best
-        assert min(tried) < best < max(tried), (
+        assert search == "rows" or min(tried) < best < max(tried), (
             f"{method}: the grid must reach beyond the best rate on both sides"
         )
 
