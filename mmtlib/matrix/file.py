@@ -65,7 +65,7 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
     """
     path, cells = Path(path), []
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        content = _Loader(path.read_text(encoding="utf-8-sig")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} cannot be used: {error}. Nothing was started") from error
     products = content if isinstance(content, list) else [content]
