@@ -41,22 +41,44 @@ def end_with_parent(parent: int) -> None:
 def process_pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[Pool]:
     """Processes that end with this one, at once where the block is left by an exception.
 
-    An interrupt is for this process: the others ignore it, and are ended before anything else is done here, so that a
-    second one finds nothing to wait for.
+    An interrupt is for this process: the others ignore it, and are ended before anything else is done here. A second
+    one does not cut that off, or a process that is left over would be waited for at the end.
 
     Args:
         workers: How many at most.
         begin: Called with `arguments` in each process before its first job.
     """
-    pool = Pool(workers, _SPAWN, _begin, (os.getpid(), begin, arguments))
+    known = set(multiprocessing.active_children())
+    with _one_interrupt():
+        pool = Pool(workers, _SPAWN, _begin, (os.getpid(), begin, arguments))
+        try:
+            yield pool
+            pool.shutdown()
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - known:  # nobody waits for an epoch to end
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Inside, the first interrupt counts, and those that follow are ignored."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def once(number: int, place: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before(number, place)
+
+    if callable(before):  # it is not where interrupts are ignored
+        signal.signal(signal.SIGINT, once)
     try:
-        yield pool
-        pool.shutdown()
-    except BaseException:
-        for process in list((pool._processes or {}).values()):  # nobody waits for an epoch to end
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Pool(ProcessPoolExecutor):

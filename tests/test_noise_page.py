@@ -143,7 +143,7 @@ def test_labels_of_some_images_are_enough(dataset, checkpoint, tmp_path, flat_ma
     with pytest.raises(InputError, match="1 images that are not in"):
         subject_of_images(str(folder), checkpoint, SETTINGS, labels=table)
     table.write_text("what,who\n00.jpg,3\n")
-    with pytest.raises(InputError, match="columns path,pid"):
+    with pytest.raises(InputError, match="columns are what, who; expected are the columns path,pid"):
         subject_of_images(str(folder), checkpoint, SETTINGS, labels=table)
 
 

@@ -151,7 +151,7 @@ def _columns(file: Path, header: list[str], needed: tuple[str, ...]) -> dict[str
             raise InputError(f"{file} has {count} columns for {name} ({both}). Rename all but one.")
     if absent := ",".join(name for name in needed if name not in means):
         found = f"{shown(file)}: its columns are {some([name[:40] for name in header]) or 'none'}"
-        raise InputError(f"{found}; {absent} of the expected {','.join(needed)} is not among them.")
+        raise InputError(f"{found}; expected are the columns {','.join(needed)}, and {absent} is missing.")
     return {name: means.index(name) for name in COLUMNS if name in means}
 
 
