@@ -223,6 +223,11 @@ class Settings:
         """All settings as JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Settings:
+        """The settings of a run, from its stored configuration, which holds more."""
+        return cls(**{name: value for name, value in config.items() if name in cls.__dataclass_fields__})
+
 
 # What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
 SOURCE_SETTINGS = (

@@ -69,8 +69,8 @@ class Lesson:
     def ours(self) -> list[dict]:
         """The committed results of this lesson's task (results/standard.json); none for other profiles' worlds."""
         own = self.settings()
-        table = read_committed() if self.profile in ("quick", "standard") else []
-        return [r for r in table if (r["source"], r["target"]) == (own.source, own.target)]
+        table = read_committed("standard") if self.profile in ("quick", "standard") else []
+        return [r for r in table or () if (r["source"], r["target"]) == (own.source, own.target)]
 
     def compare(self, results: Sequence[dict], *pairs: tuple[str, str]) -> None:
         """Print differences of methods, each beside that of the committed table."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,8 +136,7 @@ def settings_of(
                 "--set height=256 --set width=128 for the authors', or a --profile"
             )
         return make_settings(profile or "quick", **overrides), []
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: value for name, value in trained.items() if name in names})
+    settings = Settings.of(trained)
     notes = [f"its own training is followed, not the profile {profile}"] if profile else []
     for name, value in overrides.items():
         if value != (before := getattr(settings, name)):

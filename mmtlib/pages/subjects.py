@@ -37,10 +37,7 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
         raise InputError(
             f"{folder} is not a finished run: expected result.json, in runs/<profile>/cache/<run>"
         )
-    config = read_json(folder / "config.json")
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: value for name, value in config.items() if name in names})
-    last = run.result["epochs"]
+    settings, last = Settings.of(read_json(folder / "config.json")), run.result["epochs"]
     if not (folder / "epochs").is_dir():
         return subject_of_images(
             settings.target, folder / "network_1.safetensors", settings, clusters=clusters

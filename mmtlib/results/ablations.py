@@ -30,31 +30,28 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
         results: Result dicts of one task and one setting; methods without a pair are left out.
 
     Returns:
-        A row per method, from the largest loss to the largest gain: method, title, lr (of the method), score, score_sd,
-        gap, gap_sd (its own means and deviations, see `tables.table`), then n, mean, sd, low, high of the difference,
-        and low_all, high_all: an interval that holds for all rows at once (Bonferroni).
+        A row per method, from the largest loss to the largest gain: method, title, lr, score, score_sd, gap, gap_sd
+        (its own, see `tables.table`), then n, mean, sd, low, high of the difference, and low_all, high_all: an interval
+        that holds for all rows at once (Bonferroni).
 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
     """
-    summary, rows = table(results), []
-    for method in methods:
-        lines, own = paired(results, method, reference), summary[summary["method"] == method]
-        if len(lines) and len(lines) + len(own) > 2:
-            title = METHODS[method].title
+    own = table(results).rename(columns={"mAP": "score", "mAP_sd": "score_sd"}).set_index("method")
+    found = {method: pairs(results, method, reference) for method in methods}
+    found = {method: both["difference"].to_numpy() for method, both in found.items() if len(both)}
+    if not found:
+        title = METHODS[reference].title
+        raise InputError(f"no pair of runs with {title}: run both methods with the same seeds")
+    rows = []
+    for method, values in found.items():
+        title = METHODS[method].title
+        if len(paired(results, method, reference)) + len(own.loc[[method]]) > 2:
             raise InputError(f"{title} was run in several tasks or settings: give the results of one")
-        for line in lines.to_dict("records"):
-            lr = next(r["config"]["lr"] for r in results if r["method"] == method)
-            row = {"method": method, "title": METHODS[method].title, "lr": lr}
-            row |= {"score": own["mAP"].item(), "score_sd": own["mAP_sd"].item()}
-            row |= own[["gap", "gap_sd"]].iloc[0].to_dict()
-            rows.append(row | {name: line[name] for name in ("n", "mean", "sd", "low", "high")})
-    for row in rows:
-        values = pairs(results, row["method"], reference)["difference"].to_numpy()
-        row |= {f"{end}_all": interval(values, len(rows))[end] for end in ("low", "high")}
-    if not rows:
-        name = METHODS[reference].title
-        raise InputError(f"no pair of runs with {name}: run both methods with the same seeds")
+        lr = next(r["config"]["lr"] for r in results if r["method"] == method)
+        scores = own.loc[method, ["score", "score_sd", "gap", "gap_sd"]].to_dict()
+        wide = {f"{end}_all": interval(values, len(found))[end] for end in ("low", "high")}
+        rows.append({"method": method, "title": title, "lr": lr} | scores | interval(values) | wide)
     return pd.DataFrame(rows).sort_values("mean", ignore_index=True)
 
 
@@ -71,13 +68,11 @@ def leads(results: Sequence[dict], a: str = "mmt", b: str = "hard") -> pd.DataFr
         A row per task and one for "all": task, n, then kmeans, dbscan and change with the ends of their 95 % intervals
         (`change_low`, `change_high`, …). Empty without a seed that has all four runs.
     """
-    twins = [
-        next(m for m in METHODS if switches([m], each)[m] == {"clustering": ("dbscan", "kmeans")})
-        for each in (a, b)
-    ]
-    place, found = ["task", "seed"], {}
-    for name, two in (("kmeans", (a, b)), ("dbscan", twins)):
-        found[name] = pairs(results, *two).set_index(place)["difference"]
+    change, twins = {"clustering": ("dbscan", "kmeans")}, {}
+    for each in (a, b):
+        twins[each] = next(method for method in METHODS if switches([method], each)[method] == change)
+    found = {"kmeans": pairs(results, a, b), "dbscan": pairs(results, *twins.values())}
+    found = {name: rows.set_index(["task", "seed"])["difference"] for name, rows in found.items()}
     both = pd.DataFrame(found).dropna().assign(change=lambda each: each["dbscan"] - each["kmeans"])
     rows = []
     for task, group in [*both.groupby("task", sort=False), ("all", both)] if len(both) else ():
@@ -92,15 +87,12 @@ def leads(results: Sequence[dict], a: str = "mmt", b: str = "hard") -> pd.DataFr
 def published_leads() -> pd.DataFrame:
     """MMT − hard labels in mAP with k-means and with DBSCAN as published by TLlib: a row per task, and their mean."""
     rows = read_published().assign(task=lambda r: r["source"] + "→" + r["target"])
-    rows = rows[rows["reported_in"].str.startswith("TLlib")].pivot_table(
-        index="task", columns="method", values="mAP"
-    )
-    lead = {
-        name: rows[f"MMT ({kind})"] - rows[f"hard labels ({kind})"]
-        for name, kind in (("kmeans", "k-means"), ("dbscan", "DBSCAN"))
-    }
-    table = pd.DataFrame(lead).dropna()
-    return pd.concat([table, table.mean().to_frame("all").T]).rename_axis("task").reset_index()
+    rows = rows[rows["reported_in"].str.startswith("TLlib")]
+    scores, lead = rows.pivot_table(index="task", columns="method", values="mAP"), {}
+    for name, kind in (("kmeans", "k-means"), ("dbscan", "DBSCAN")):
+        lead[name] = scores[f"MMT ({kind})"] - scores[f"hard labels ({kind})"]
+    leads = pd.DataFrame(lead).dropna()
+    return pd.concat([leads, leads.mean().to_frame("all").T]).rename_axis("task").reset_index()
 
 
 def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:
@@ -109,20 +101,17 @@ def results_per_epoch(runs: Iterable[FinishedRun]) -> list[dict]:
     That is what a shorter run would have given: the learning rate is constant over the epochs, and every epoch begins
     with a new optimiser.
     """
-    return [
-        run.result
-        | {name: record[name] for name in SCORES}
-        | {"epochs": record["epoch"], "config": run.result["config"] | {"epochs": record["epoch"]}}
-        for run in runs
-        for record in run.history
-    ]
+    results = []
+    for run in runs:
+        for record in run.history:
+            length = {"epochs": record["epoch"]}
+            scores = {name: record[name] for name in SCORES}
+            results.append(run.result | scores | length | {"config": run.result["config"] | length})
+    return results
 
 
 def gains(results: Sequence[dict], a: str, b: str, *settings: str) -> dict[tuple, pd.Series]:
-    """mAP of `a` minus that of `b` by seed, of the runs that agree in all else, per value of the settings.
-
-    There is no entry without a pair.
-    """
+    """mAP of `a` minus that of `b` by seed, per value of the settings that has a pair; runs agree in all else."""
     cells: dict[tuple, list[dict]] = {}
     for result in results:
         cells.setdefault(tuple(result["config"][name] for name in settings), []).append(result)
@@ -152,18 +141,16 @@ class Crossing:
     seeds: tuple[float | None, ...]
 
     def __str__(self) -> str:
-        names = f"{METHODS[self.a].title} against {METHODS[self.b].title}"
-        ends = [f"{number(self.mean[i])} ± {self.sd[i]:.1f} at {self.values[i]:.0%}" for i in (0, -1)]
-        scale = f"(mAP: {ends[0]}, {ends[1]})"
         if self.at is None:
-            last = f"{self.values[-1]:.0%}"
-            return f"{names}: no crossing; at {last} the lead is not larger than its sd {scale}"
-        if self.at == self.values[0]:
-            return f"{names}: ahead by more than the sd at every rate from {self.at:.0%} on {scale}"
-        own = [value for value in self.seeds if value is not None]
-        spread = f", singly {np.mean(own):.0%} ± {np.std(own, ddof=1):.0%}" if len(own) > 1 else ""
-        count = f"{len(own)} of {len(self.seeds)} seeds"
-        return f"{names}: ahead by more than the sd from {self.at:.0%} on ({count}{spread}) {scale}"
+            said = f"no crossing; at {self.values[-1]:.0%} the lead is not larger than its sd"
+        elif self.at == self.values[0]:
+            said = f"ahead by more than the sd at every rate from {self.at:.0%} on"
+        else:
+            own = [value for value in self.seeds if value is not None]
+            singly = f", singly {np.mean(own):.0%} ± {np.std(own, ddof=1):.0%}" if len(own) > 1 else ""
+            said = f"ahead by more than the sd from {self.at:.0%} on ({len(own)} of {len(self.seeds)} seeds{singly})"
+        first, last = (f"{number(self.mean[i])} ± {self.sd[i]:.1f} at {self.values[i]:.0%}" for i in (0, -1))
+        return f"{METHODS[self.a].title} against {METHODS[self.b].title}: {said} (mAP: {first}, {last})"
 
 
 def crossing(results: Sequence[dict], a: str, b: str) -> Crossing | None:
@@ -176,9 +163,8 @@ def crossing(results: Sequence[dict], a: str, b: str) -> Crossing | None:
         The crossing over the shares and seeds that both methods have throughout; None where fewer than two shares or
         two seeds are complete.
     """
-    every = pd.DataFrame(
-        {rate: found for (rate,), found in gains(results, a, b, "noise_rate").items()}
-    ).dropna()
+    found = gains(results, a, b, "noise_rate")
+    every = pd.DataFrame({rate: differences for (rate,), differences in found.items()}).dropna()
     if min(every.shape) < 2:
         return None
     values, mean, sd = every.columns.to_numpy(), every.mean().to_numpy(), every.std().to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,8 @@ from mmtlib.runs.cells import Cell
 
 TOLERANCE = 1.5  # mAP: a mean of ours as near as this to a published number counts as the same
 NOT_RUN = "not run"
-PHOTOGRAPHS = {
-    "plaza": "Market-1501",
-    "station": "DukeMTMC-reID",
-    "city": "MSMT17",
-}  # and the domains after them
+# The domains, and the photographs after which they are drawn.
+PHOTOGRAPHS = {"plaza": "Market-1501", "station": "DukeMTMC-reID", "city": "MSMT17"}
 # A published data set is known by its folder's name (or that of the folder around it).
 _DATA = {"market": "Market-1501", "duke": "DukeMTMC-reID", "msmt": "MSMT17"}
 _ROWS = {
@@ -34,12 +32,8 @@ _ROWS = {
 
 def published_name(source: str) -> str:
     """The name under which a data set is published, from its folder's name; what is not known stays as it is."""
-    path = Path(source)
-    for part in (path.name.lower(), path.parent.name.lower()):
-        for mark, name in _DATA.items():
-            if mark in part:
-                return name
-    return source
+    parts = Path(source).name.lower(), Path(source).parent.name.lower()
+    return next((name for part in parts for mark, name in _DATA.items() if mark in part), source)
 
 
 def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataFrame:
@@ -61,13 +55,13 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
         variant = ", ".join(part for part in row["variant"].split(", ") if part != f"backbone {backbone}")
         cell = ours.setdefault((*ends, row["method"], backbone, row["clusters"]), {})
         cell.setdefault(variant, []).append(row)
-    rows, theirs = [], read_published()
-    for row in theirs[theirs["reported_in"].str.startswith(reported_in)].to_dict("records"):
-        named = {name: row[name] for name in ("source", "target", "method", "backbone", "ends", "clusters")}
-        named |= {"published": row["mAP"], "published_gap": row["gap"]}
+    rows, theirs = [], read_published().rename(columns={"mAP": "published", "gap": "published_gap"})
+    theirs = theirs[theirs["reported_in"].str.startswith(reported_in)]
+    columns = ["source", "target", "method", "backbone", "ends", "clusters", "published", "published_gap"]
+    for row in theirs[columns].to_dict("records"):
         key = (row["source"], row["target"], _ROWS.get(row["method"]), row["backbone"], row["clusters"])
-        found = ours.get(key, {"": []})
-        rows += [named | _summary(runs, row["mAP"]) | {"variant": variant} for variant, runs in found.items()]
+        for variant, runs in ours.get(key, {"": []}).items():
+            rows.append(row | _summary(runs, row["published"]) | {"variant": variant})
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
 
 
@@ -85,46 +79,32 @@ def against_cells(
         A row per task, method, K and variant: task, method, title, clusters, variant, wanted (seeds), published (mean
         mAP of the reference, missing where there is none), published_gap, and mAP … hardware as in `against_paper`.
     """
-    wanted: dict[tuple, list[dict]] = {}
+    wanted: dict[tuple, list[str]] = {}
     for cell in cells:
         s = cell.settings
         k = s.clusters if has_clusters(s.method) else None
-        task = task_name(s.to_dict())
-        key = (
-            s.source,
-            s.target,
-            task,
-            s.method,
-            METHODS[s.method].title,
-            k,
-            profile_variant(cell.profile, s),
-        )
-        wanted.setdefault(key, []).append(_identity(s.to_dict()))
-    mine, theirs = (frame(each).to_dict("records") if each else [] for each in (results, reference))
-    table = []
+        named = task_name(s.to_dict()), s.method, METHODS[s.method].title, k, profile_variant(cell.profile, s)
+        wanted.setdefault((s.source, s.target, *named), []).append(_identity(s.to_dict()))
+    mine, theirs = map(_by_identity, (results, reference))
+    rows = []
     for (_, _, *named), each in wanted.items():
         own, other = (
-            [r for r in rows if _identity(r["result"]["config"]) in each] for rows in (mine, theirs)
+            [row for name in dict.fromkeys(each) for row in found.get(name, ())] for found in (mine, theirs)
         )
-        row, beside = (
-            dict(zip(("task", "method", "title", "clusters", "variant"), named)),
-            _summary(other, np.nan),
-        )
+        beside = _summary(other, np.nan)
+        row = dict(zip(("task", "method", "title", "clusters", "variant"), named))
         row |= {"wanted": len(each), "published": beside["mAP"], "published_gap": beside["gap"]}
-        table.append(row | _summary(own, beside["mAP"]))
-    return pd.DataFrame(table).astype({"clusters": "Int64"})
+        rows.append(row | _summary(own, beside["mAP"]))
+    return pd.DataFrame(rows).astype({"clusters": "Int64"})
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`against_paper` or `against_cells` as people read it."""
-    paper = "ends" in table
-    theirs, gap = "published" if paper else "committed", TITLES["gap"]
-    if paper:
-        shown = {"task": table["source"] + "→" + table["target"]} | {
-            name: table[name] for name in ("method", "backbone")
-        }
-    else:
-        shown = {"task": table["task"], "method": table["title"]}
+    paper, gap = "ends" in table, TITLES["gap"]
+    theirs = "published" if paper else "committed"
+    shown = {"task": table["source"] + "→" + table["target"] if paper else table["task"]}
+    shown |= {"method": table["method" if paper else "title"]}
+    shown |= {"backbone": table["backbone"]} if paper else {}
     shown["K"] = dashed(table["clusters"])
     shown |= {"settings changed": table["variant"]} if table["variant"].any() else {}
     shown |= {theirs: spreads(table, "published"), f"{theirs}: {gap}": spreads(table, "published_gap")}
@@ -150,10 +130,8 @@ def state_of_the_art(results: Sequence[dict] = ()) -> pd.DataFrame:
         task of its target.
     """
     theirs, parts = read_published(), []
-    known = [row for row in table(results).to_dict("records") if not row["variant"]] if results else []
-    ours = pd.DataFrame(
-        known, columns=["task", "method", "title", "clusters", "mAP", "mAP_sd", "gap", "gap_sd"]
-    )
+    ours = table(results) if results else pd.DataFrame(columns=["task", "title", "variant"])
+    ours = ours[ours["variant"] == ""]
     ours = ours.assign(method=ours["title"], backbone="small", ends="", reported_in="")
     for domains in TASKS["paper"]:
         source, target = ends = [PHOTOGRAPHS[domain] for domain in domains]
@@ -194,13 +172,13 @@ def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
         empty = dict.fromkeys(("mAP", "mAP_sd", "gap", "gap_sd", "difference", "bn_group", "hours"), np.nan)
         return empty | {"seeds": 0, "verdict": NOT_RUN, "hardware": "–"}
     runs, found = [row["result"] for row in rows], pd.DataFrame(rows)
-    mean, gap_sd = found["mAP"].mean(), found["gap"].std(ddof=1)
+    mean, gap_sd = found["mAP"].mean(), found["gap"].std()
     near = "within" if abs(mean - theirs) <= TOLERANCE else "outside"
     hardware = [run.get("hardware", {}) for run in runs]
     batches = (c["bn_group"] or c["num_ids"] * c["num_instances"] for c in (run["config"] for run in runs))
     return {
         "mAP": mean,
-        "mAP_sd": found["mAP"].std(ddof=1),
+        "mAP_sd": found["mAP"].std(),
         "gap": found["gap"].mean(),
         "gap_sd": gap_sd if gap_sd else np.nan,  # the ends are 0 and 100 by definition
         "seeds": len(rows),
@@ -212,7 +190,14 @@ def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
     }
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that its method sees."""
+def _by_identity(results: Sequence[dict]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in frame(results).to_dict("records") if results else ():
+        found.setdefault(_identity(row["result"]["config"]), []).append(row)
+    return found
+
+
+def _identity(config: dict[str, Any]) -> str:
+    """The settings of a run that its method sees, as JSON."""
     values = Settings().to_dict() | config
-    return {name: values[name] for name in seen_settings(values["method"])}
+    return json.dumps({name: values[name] for name in sorted(seen_settings(values["method"]))})

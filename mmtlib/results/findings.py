@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from mmtlib.config import METHODS
 from mmtlib.results.tables import label_quality, main_profile, paired, table
 
@@ -16,14 +14,8 @@ CONTROL = "mmt_without_soft_losses"  # has the mean networks, but not the soft l
 def sentences(results: Sequence[dict]) -> list[str]:
     """What the results say: the scope, MMT against hard labels, whose gain it is, the order of the methods.
 
-    Args:
-        results: Result dicts of any tasks, methods, seeds and settings.
-
     Returns:
         Short paragraphs of plain text. Where an interval holds 0 they say that the runs do not decide.
-
-    Raises:
-        InputError: No results.
     """
     return [_scope(results), *_comparisons(results), *_labels(results), *_order(results)]
 
@@ -50,8 +42,8 @@ def _scope(results: Sequence[dict]) -> str:
         "no epoch and no network was chosen by them."
     )
     if older:
-        left_out = _count(older, "older run")
-        text += f" Left out: {left_out} of the same cell, or on images that have changed since."
+        count = _count(older, "older run")
+        text += f" Left out: {count} of the same cell, or on images that have changed since."
     if main_profile(results) == "smoke":
         text += " The smoke profile trains for seconds to test the wiring: its numbers say nothing about the methods."
     return text
@@ -59,21 +51,17 @@ def _scope(results: Sequence[dict]) -> str:
 
 def _order(results: Sequence[dict]) -> list[str]:
     """Per task (and K), the methods from the highest mean mAP to the lowest, and what lies below direct transfer."""
-    summary = table(results)
-    summary = summary[summary["variant"] == ""]
-    texts = []
-    for task, rows in summary.groupby("task", sort=False):
-        bounds = rows[rows["clusters"].isna()]
+    summary, texts = table(results), []
+    for task, rows in summary[summary["variant"] == ""].groupby("task", sort=False):
         if len(rows) < 2:
             continue
-        for k in sorted(rows["clusters"].dropna().unique()) or [None]:
-            group = pd.concat([bounds, rows[rows["clusters"] == k]]) if k is not None else bounds
-            group = group.sort_values("mAP", ascending=False)
-            names = [f"{title} {value:.1f}" for title, value in zip(group["title"], group["mAP"])]
-            text = f"{task}{f' (K = {k})' if k is not None else ''}, mean mAP from high to low: {'; '.join(names)}."
-            direct = group.loc[group["method"] == "direct", "mAP"]
-            below = group.loc[group["mAP"] < direct.iloc[0], "title"] if len(direct) else []
-            if len(below):
+        for k in sorted(rows["clusters"].dropna().unique()) or [0]:
+            own = rows["clusters"].fillna(k) == k  # bounds join every K
+            group = rows[own].sort_values("mAP", ascending=False)
+            names = "; ".join(f"{title} {mean:.1f}" for title, mean in zip(group["title"], group["mAP"]))
+            text = f"{task}{f' (K = {k})' if k else ''}, mean mAP from high to low: {names}."
+            direct = group.loc[group["method"] == "direct", "mAP"].max()
+            if below := group.loc[group["mAP"] < direct, "title"].tolist():
                 text += f" Below direct transfer, so adaptation did harm: {'; '.join(below)}."
             texts.append(text)
     return texts
@@ -81,20 +69,22 @@ def _order(results: Sequence[dict]) -> list[str]:
 
 def _comparisons(results: Sequence[dict]) -> list[str]:
     """MMT against the baseline, and the part of the mean networks in it; the profile's own settings come first."""
-    steps = (("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))
-    total, means, soft = (  # per variant its last row, which is over all tasks where there are several
-        {row["variant"]: row for row in paired(results, a, b).to_dict("records")} for a, b in steps
-    )
+    found: dict[
+        str, list[Any]
+    ] = {}  # per variant its last row, which is over all tasks where there are several
+    for place, (a, b) in enumerate((("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))):
+        for row in paired(results, a, b).to_dict("records"):
+            found.setdefault(row["variant"], [None] * 3)[place] = row
     texts = []
-    for variant in sorted({*total, *means, *soft}):
-        lead = f"With {variant}: " if variant else ""
-        if variant and max(parts[variant]["n"] for parts in (total, means, soft) if variant in parts) < 2:
+    for variant, (total, means, soft) in sorted(found.items()):
+        if variant and max(row["n"] for row in (total, means, soft) if row) < 2:
             continue  # a single pair under a changed setting: the table shows it, there is nothing to say of it
-        if variant in total:
-            said = verdict(total[variant], "MMT", "hard labels")
+        lead = f"With {variant}: " if variant else ""
+        if total:
+            said = verdict(total, "MMT", "hard labels")
             texts.append(f"{lead}MMT minus hard labels, paired by task, seed and K: {said}")
-        if variant in means and variant in soft:
-            texts.append(lead + _whose_gain(total.get(variant), means[variant], soft[variant]))
+        if means and soft:
+            texts.append(lead + _whose_gain(total, means, soft))
     few = "No two pairs of MMT and hard labels agree in task, seed, K and settings, so they are not compared here."
     return texts or [few]
 
@@ -111,23 +101,18 @@ def verdict(row: dict[str, Any], a: str, b: str) -> str:
 
 
 def beside(mine: Sequence[dict], ours: Sequence[dict], a: str, b: str) -> str:
-    """A difference of two methods in one set of results, and in another; their intervals say whether they agree.
-
-    Args:
-        mine: Result dicts of any one task; the last row of `tables.paired` is told.
-        ours: Of the same task, to compare with; may be empty.
-    """
+    """A difference of two methods in results of one task, and in others (or none); do their intervals overlap?"""
     rows = [paired(results, a, b).to_dict("records")[-1:] if results else [] for results in (mine, ours)]
-    lead = f"{METHODS[a].title} − {METHODS[b].title}:"
     texts = [difference(row[0]) if row else "not run" for row in rows]
+    text = f"{METHODS[a].title} − {METHODS[b].title}: {texts[0]}"
     if not ours:
-        return f"{lead} {texts[0]}"
-    said = ""
+        return text
+    text += f"\n    our table: {texts[1]}"
     if all(row and row[0]["n"] > 1 for row in rows):
         (own,), (other,) = rows
         apart = own["high"] < other["low"] or other["high"] < own["low"]
-        said = "; the intervals lie apart" if apart else "; the intervals overlap"
-    return f"{lead} {texts[0]}\n    our table: {texts[1]}{said}"
+        text += "; the intervals lie apart" if apart else "; the intervals overlap"
+    return text
 
 
 def _whose_gain(total: dict[str, Any] | None, means: dict[str, Any], soft: dict[str, Any]) -> str:

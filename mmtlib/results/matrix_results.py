@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmtlib.config import Settings, config_hash
 from mmtlib.data.tasks import DATA_SETTINGS, data_keys
-from mmtlib.files import home, read_json, write_json
-from mmtlib.results.runs import FinishedRun
+from mmtlib.files import write_json
+from mmtlib.results.runs import FinishedRun, read_committed
 from mmtlib.results.tables import QUALITY, SCORES, task_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -43,12 +45,10 @@ def write_results(runs: Sequence[FinishedRun | RunFolder], name: str, cells: int
 
 def _entry(result: dict, history: list[dict]) -> dict[str, Any]:
     """A run's result, with a list over its epochs for each score and measure of the labels; `_history` reads it."""
-    adapted = "label_quality" in history[-1]
+    labels = [record["label_quality"] for record in history if "label_quality" in record]
     return result | {
         "curve": {name: [round(record[name], 4) for record in history] for name in SCORES},
-        "label_curve": {
-            name: [round(r["label_quality"][name], 5) for r in history] for name in QUALITY if adapted
-        },
+        "label_curve": {name: [round(each[name], 5) for each in labels] for name in QUALITY if labels},
         "memorisation": history[-1].get("memorisation"),
     }
 
@@ -63,14 +63,11 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
     Returns:
         The runs, and in `note` their number, date, hardware and command, or how to make them.
     """
-    file = (Path(folder) if folder else home() / "results") / f"{name}.json"
-    if not file.exists():
-        return MatrixResults([], f"{file.name}: not run yet. To run it: {_command(name)}")
-    content = read_json(file)
+    if (content := read_committed(name, folder)) is None:
+        return MatrixResults([], f"{name}.json: not run yet. To run it: {_command(name)}")
     entries = list(_current(content["results"]))
-    dropped = len(content["results"]) - len(entries)
-    note = f"{file.name}: {len(entries)} of {content['cells']} runs"
-    if dropped:
+    note = f"{name}.json: {len(entries)} of {content['cells']} runs"
+    if dropped := len(content["results"]) - len(entries):
         note += f"; {dropped} left out, made by another version of the code or on other images"
     if not entries:
         return MatrixResults([], f"{note}. To run it again: {_command(name)}")
@@ -83,23 +80,19 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
 
 def _current(entries: Iterable[dict]) -> Iterable[dict]:
     """The entries whose hash this code gives to their settings."""
-    keys, known = functools.cache(data_keys), set(Settings().to_dict())
+    keys = functools.cache(data_keys)
     for item in entries:
-        values = {name: value for name, value in item["config"].items() if name in known}
-        settings = Settings(**values)
-        data = keys(Settings(**{name: values[name] for name in DATA_SETTINGS}))
-        if config_hash(run_config(settings, data)) == item["config_hash"]:
+        data = keys(Settings(**{name: item["config"][name] for name in DATA_SETTINGS}))
+        if config_hash(run_config(Settings.of(item["config"]), data)) == item["config_hash"]:
             yield item
 
 
 def _history(item: dict) -> list[dict]:
     """The epochs of an entry as history records."""
-    curve, labels = item["curve"], item["label_curve"]
-    records = []
-    for i in range(len(curve["mAP"])):
-        record = {"epoch": i + 1 if labels else i}  # direct transfer has one record, of epoch 0
-        record |= {name: values[i] for name, values in curve.items()}
-        quality = {name: values[i] for name, values in labels.items()}
-        records.append(record | ({"label_quality": quality} if labels else {}))
+    records, labels = pd.DataFrame(item["curve"]).to_dict("records"), pd.DataFrame(item["label_curve"])
+    for epoch, quality in enumerate(labels.to_dict("records")):
+        records[epoch] |= {"label_quality": quality}
+    first = 1 if len(labels) else 0  # direct transfer has one record, of epoch 0
+    records = [{"epoch": epoch} | record for epoch, record in enumerate(records, start=first)]
     records[-1]["memorisation"] = item["memorisation"]
     return records

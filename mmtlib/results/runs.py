@@ -52,10 +52,10 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
     return sorted(runs, key=lambda r: (task_name(r.result), place(r.result["method"]), r.result["seed"]))
 
 
-def read_committed(profile: str = "standard") -> list[dict]:
-    """The result dicts of a profile that lie in `results/` of the home; none where it was not run."""
-    file = home() / "results" / f"{profile}.json"
-    return read_json(file) if file.exists() else []
+def read_committed(name: str, folder: str | Path | None = None) -> Any:
+    """What `<name>.json` holds in a folder (None or "": `results/` of the home); None where it was not made yet."""
+    file = (Path(folder) if folder else home() / "results") / f"{name}.json"
+    return read_json(file) if file.exists() else None
 
 
 def _cache(out: str | Path) -> Path:

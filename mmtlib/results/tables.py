@@ -118,10 +118,11 @@ def table(results: Sequence[dict]) -> pd.DataFrame:
     """
     rows = []
     for row, group in _cells(frame(results)):
+        scored, queries = (group["result"].iloc[0].get(name) for name in ("scored", "queries"))
         row |= {"seeds": len(group), "gap_seeds": int(group["gap"].count())}
-        row |= {"scored": _scored(group["result"].iloc[0])}
+        row |= {"scored": "" if scored == queries else f"{scored:,} of {queries:,}"}
         for name in (*SCORES, "gap"):
-            row |= {name: group[name].mean(), f"{name}_sd": group[name].std(ddof=1)}
+            row |= {name: group[name].mean(), f"{name}_sd": group[name].std()}
         row |= {"gap_sd": np.nan} if row["method"] in ENDS else {}  # 0 and 100 by definition
         rows.append(row)
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
@@ -169,11 +170,6 @@ def footnote(results: Sequence[dict]) -> str:
     return f"Queries scored: {'; '.join(lines.values())}." if lines else ""
 
 
-def _scored(result: dict) -> str:
-    scored, queries = result.get("scored"), result.get("queries")
-    return "" if scored == queries else f"{scored:,} of {queries:,}"
-
-
 def spread(mean: float, sd: float, digits: int = 1, missing: str = "–") -> str:
     """A mean with its standard deviation, as "61.3 ± 2.4"; `missing` where there is no mean."""
     if pd.isna(mean):
@@ -198,31 +194,25 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pairs(results: Sequence[dict], a: str, b: str, key: str = "mAP") -> pd.DataFrame:
-    """Scores of two methods side by side, where task, seed, K and every other setting agree.
+def pairs(results: Sequence[dict], a: str, b: str) -> pd.DataFrame:
+    """mAP of two methods side by side, where task, seed, K and every other setting agree.
 
     Returns:
         Columns task, clusters, variant, seed, a, b, difference (a − b). A method without K pairs with every K.
     """
     every, place = frame(results), ["source", "target", "variant", "seed"]
-    columns = ["task", *place, "clusters", key]
-    left, right = (every.loc[every["method"] == name, columns] for name in (a, b))
-    both = left.merge(right.drop(columns="task"), on=place, suffixes=("_a", "_b"))
-    both = both.rename(columns={f"{key}_a": "a", f"{key}_b": "b"})
-    both = both[(both["clusters_a"] == both["clusters_b"]).fillna(True)]  # a method without K has every K
-    clusters = both["clusters_a"].fillna(both["clusters_b"])
-    both = both.assign(clusters=clusters, difference=both["a"] - both["b"])
+    left, right = (every[every["method"] == name] for name in (a, b))
+    both = left.merge(right[[*place, "clusters", "mAP"]], on=place, suffixes=("", "_b"))
+    both = both[(both["clusters"] == both["clusters_b"]).fillna(True)]  # a method without K has every K
+    both = both.rename(columns={"mAP": "a", "mAP_b": "b"})
+    both = both.assign(clusters=both["clusters"].fillna(both["clusters_b"]), difference=both["a"] - both["b"])
     return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
 
 
 def paired(
-    results: Sequence[dict],
-    a: str = "mmt",
-    b: str = "hard",
-    key: str = "mAP",
-    by: Sequence[str] = ("task", "variant"),
+    results: Sequence[dict], a: str = "mmt", b: str = "hard", by: Sequence[str] = ("task", "variant")
 ) -> pd.DataFrame:
-    """Mean paired difference a − b, with its 95 % interval by Student's t on n − 1 degrees of freedom.
+    """Mean paired difference a − b in mAP, with its 95 % interval by Student's t on n − 1 degrees of freedom.
 
     Args:
         by: What a row is: task and variant, and "clusters" for a row per K.
@@ -232,9 +222,8 @@ def paired(
         has several rows, one more with task "all" is over all of its pairs. It takes pairs as independent, although
         those of one seed and task share their pre-training.
     """
-    found = pairs(results, a, b, key)
     rows = []
-    for changed, family in found.groupby("variant", sort=False):
+    for changed, family in pairs(results, a, b).groupby("variant", sort=False):
         groups = list(family.groupby(list(by), dropna=False, sort=False))
         rows += [dict(zip(by, name)) | interval(group["difference"].to_numpy()) for name, group in groups]
         if len(groups) > 1:
@@ -249,11 +238,10 @@ def interval(differences: np.ndarray, rows: int = 1) -> dict[str, float]:
     Args:
         rows: How many intervals shall hold at once; each then covers 1 − 0.05 / rows (Bonferroni).
     """
-    n, mean = len(differences), float(differences.mean()) if len(differences) else np.nan
-    if n < 2:
-        return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
-    sd = float(differences.std(ddof=1))
-    half = float(stdtrit(n - 1, 1 - 0.025 / rows)) * sd / n**0.5
+    n = len(differences)
+    mean = float(differences.mean()) if n else np.nan
+    sd = float(differences.std(ddof=1)) if n > 1 else np.nan
+    half = float(stdtrit(n - 1, 1 - 0.025 / rows)) * sd / n**0.5 if n else np.nan
     return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 

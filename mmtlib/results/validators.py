@@ -23,9 +23,10 @@ from mmtlib.data.readers import Split
 from mmtlib.data.tasks import open_dataset
 from mmtlib.distances import as_features, one_thread
 from mmtlib.evaluation import camera_normalised
-from mmtlib.files import home, read_json, write_json
+from mmtlib.files import write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import label_flow, with_singletons
+from mmtlib.results.runs import read_committed
 from mmtlib.results.tables import frame, group_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -104,8 +105,7 @@ def run_scores(run: RunFolder) -> list[dict[str, Any]]:
     Raises:
         InputError: The arrays of an epoch were removed or are damaged, or belong to other images.
     """
-    config, names = run.result["config"] | {"noise_rate": 0.0}, set(Settings().to_dict())
-    settings = Settings(**{name: value for name, value in config.items() if name in names})
+    settings = Settings.of(run.result["config"] | {"noise_rate": 0.0})
     target, records = open_dataset(settings.target, settings).train, []
     memories: list[dict] = [{}, {}, {}]  # each clustering keeps its own eps
     for record in run.history:
@@ -204,13 +204,11 @@ def read(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
         A row per run and epoch: run (its hash), task, method, variant, clusters, seed, usual (K and all else are the
         profile's), epoch, mAP, and a column per validator.
     """
-    file = (Path(folder) if folder else home() / "results") / "validators.json"
-    if not file.exists():
-        command = f"mmt validate RUNS --out results/{file.name}"
-        return pd.DataFrame(), f"{file.name}: not run yet. To run it: {command}"
-    content = read_json(file)
+    if (content := read_committed("validators", folder)) is None:
+        command = "mmt validate RUNS --out results/validators.json"
+        return pd.DataFrame(), f"validators.json: not run yet. To run it: {command}"
     rows, hardware = pd.DataFrame(content["epochs"]), content["hardware"]
-    note = f"{file.name}: {rows['run'].nunique()} runs, {len(rows)} epochs of {', '.join(rows['task'].unique())};"
+    note = f"validators.json: {rows['run'].nunique()} runs, {len(rows)} epochs of {', '.join(rows['task'].unique())};"
     made = f"finished {content['finished']} on {hardware['gpu'] or hardware['cpu']}"
     return rows, f"{note}\n  {content['command']}\n  {made}"
 
