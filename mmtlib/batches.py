@@ -23,26 +23,19 @@ def identity_batches(pids: np.ndarray, camids: np.ndarray, iterations: int, num_
                      rng: np.random.Generator) -> np.ndarray:  # fmt: skip
     """Draw training batches of `num_ids` identities (P) with `num_instances` images each (K).
 
-    Identities come in random order, all of them before any comes again, and never twice in a batch (if there
-    are fewer than P, each batch holds all and repeats some). Of an identity, one image is drawn at random;
-    the others come from other cameras where it has any, else from the same; few images are repeated equally
-    often.
+    Identities come in random order, all of them before any comes again, and never twice in a batch (if there are fewer
+    than P, each batch holds all and repeats some). Of an identity, one image is drawn at random; the others come from
+    other cameras where it has any, else from the same; few images are repeated equally often.
 
     Args:
         pids, camids: labels and cameras (N); images with a negative label (noise, junk) are left out.
-        iterations: number of batches.
-        num_ids, num_instances: P and K.
-        rng: source of all random draws.
 
     Returns:
         Indices into `pids` (iterations, P * K), int64; the K images of an identity lie side by side.
 
-    Raises:
-        InputError: no image has a label, sizes are below 1, or pids and camids differ in length.
-
-    Differs from: the authors' RandomMultipleGallerySampler draws the others with replacement when they are
-        few, and gives an identity with a single image one row instead of K; an unfilled last batch is dropped
-        there and filled from the next pass here.
+    Differs from: the authors' RandomMultipleGallerySampler draws the others with replacement when they are few, and
+        gives an identity with a single image one row instead of K; an unfilled last batch is dropped there and filled
+        from the next pass here.
     """
     pids, camids = (np.asarray(x.tolist() if isinstance(x, Tensor) else x) for x in (pids, camids))
     if pids.shape != camids.shape or pids.ndim != 1:
@@ -60,11 +53,10 @@ def identity_batches(pids: np.ndarray, camids: np.ndarray, iterations: int, num_
     first, count = first[drawn], count[drawn]
 
     # The anchor's camera is one run in `order`: the candidates are its identity's images without that run.
-    change = np.ones(len(order), bool)
-    change[1:] = (np.diff(pids[order]) != 0) | (np.diff(camids[order]) != 0)
-    run_start = np.flatnonzero(change)
+    change = (np.diff(pids[order]) != 0) | (np.diff(camids[order]) != 0)
+    run_start = np.append(0, np.flatnonzero(change) + 1)
     run_length = np.diff(np.append(run_start, len(order)))
-    run = np.cumsum(change) - 1
+    run = np.append(0, np.cumsum(change))
     anchor = first + (rng.random(len(first)) * count).astype(np.int64)
     gap_start, gap = run_start[run[anchor]], run_length[run[anchor]]
     alone = gap == count  # one camera only: leave out nothing but the anchor, and not even that if it is all
@@ -123,23 +115,22 @@ def normalise(images: Tensor) -> Tensor:
 def augment(
     images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 10, erasing: float = 0.5
 ) -> Tensor:
-    """One random view of each image: flip, pad and crop, normalise, erase.
+    """One random view of each image: flip half of them, pad and crop, normalise, erase.
 
-    Erasing (Zhong et al. 2020) replaces a rectangle of 2-40 % of the area and aspect 0.3-3.33 by the ImageNet
-    mean, which is 0 once normalised.
+    Erasing (Zhong et al. 2020) replaces a rectangle of 2-40 % of the area and aspect 0.3-3.33 by the ImageNet mean,
+    which is 0 once normalised.
 
     Args:
-        images: images (B, 3, H, W), uint8, on any device.
+        images: (B, 3, H, W), uint8, on any device.
         generator: CPU generator; advances by the same number of draws whatever is switched on.
-        flip: mirror half of the images, chosen at random.
         padding: black pixels added on each side before a crop of the old size.
         erasing: probability that an image loses a rectangle.
 
     Returns:
         Views (B, 3, H, W), float32, normalised, on the device of `images`.
 
-    Differs from: the authors' code tries up to 100 rectangles for an image; we draw 20 at once and take the
-        first that fits. Only a rounded area within 2-40 % fits.
+    Differs from: the authors' code tries up to 100 rectangles for an image; we draw 20 at once and take the first that
+        fits. Only a rounded area within 2-40 % fits.
     """
     if padding < 0 or not 0 <= erasing <= 1:
         raise InputError(f"padding {padding} must be 0 or more, and erasing {erasing} a probability.")

@@ -35,20 +35,14 @@ class Lesson:
 
     def settings(self, **changes: Any) -> Settings:
         """The profile's settings with changes; by default its first task and seed."""
-        source, target = TASKS[self.profile][0]
-        return make_settings(
-            self.profile, **{"source": source, "target": target, "seed": SEEDS[self.profile][0]} | changes
-        )
+        (source, target), seed = TASKS[self.profile][0], SEEDS[self.profile][0]
+        return make_settings(self.profile, **{"source": source, "target": target, "seed": seed} | changes)
 
     def runs(
-        self,
-        methods: Sequence[str],
-        seeds: Sequence[int] | None = None,
-        tasks: Sequence[tuple[str, str]] | None = None,
-        **changes: Any,
+        self, methods: Sequence[str], seeds: Sequence[int] | None = None, **changes: Any
     ) -> list[RunFolder]:
-        """Runs of methods × tasks × seeds, cached or trained; by default the first task and all seeds."""
-        wanted = _product(self.profile, tasks or TASKS[self.profile][:1], methods, seeds, **changes)
+        """Runs of methods × seeds (None: all) on the first task, cached or trained."""
+        wanted = _product(self.profile, TASKS[self.profile][:1], methods, seeds, **changes)
         return run_all(wanted, self.out, profile=self.profile)
 
     def record(self, **values: Any) -> None:
@@ -82,9 +76,8 @@ class Lesson:
         from IPython.display import display
 
         inside = page.relative_to(self.out).as_posix()
-        shown = Markup('<a href="../{}">{}</a> ({} in the folder of the runs)').format(
-            quote(inside), text, inside
-        )
+        shown = Markup('<a href="../{}">{}</a> ({} in the folder of the runs)')
+        shown = shown.format(quote(inside), text, inside)
         display({"text/html": shown, "text/plain": f"{text}: {page}"}, raw=True)
 
 
@@ -115,13 +108,9 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
 def _refuse_unknown_parameters(cells: Sequence[str]) -> None:
     """Compare the cell that papermill injected with the parameters cell, which ran just before it."""
     for before, cell in zip(cells, cells[1:]):
-        if not cell.startswith("# Parameters\n"):
-            continue
-        given, known = _assigned(cell), _assigned(before)
-        if unknown := given - known:
-            raise InputError(
-                f"unknown notebook parameter(s) {', '.join(sorted(unknown))}: known are {', '.join(sorted(known))}"
-            )
+        if cell.startswith("# Parameters\n") and (unknown := _assigned(cell) - _assigned(before)):
+            names, known = (", ".join(sorted(each)) for each in (unknown, _assigned(before)))
+            raise InputError(f"unknown notebook parameter(s) {names}: known are {known}")
 
 
 def _assigned(source: str) -> set[str]:
@@ -134,13 +123,8 @@ def suite(profile: str) -> list[Settings]:
     return _product(profile, TASKS[profile], MAIN_METHODS)
 
 
-def _product(
-    profile: str,
-    tasks: Sequence[tuple[str, str]],
-    methods: Sequence[str],
-    seeds: Sequence[int] | None = None,
-    **changes: Any,
-) -> list[Settings]:
+def _product(profile: str, tasks: Sequence[tuple[str, str]], methods: Sequence[str],
+             seeds: Sequence[int] | None = None, **changes: Any) -> list[Settings]:  # fmt: skip
     return [
         make_settings(profile, source=source, target=target, method=method, seed=seed, **changes)
         for source, target in tasks
@@ -150,26 +134,21 @@ def _product(
 
 
 def notebook_paths() -> list[Path]:
-    """The ordered notebooks of the home.
-
-    Raises:
-        InputError: There are none.
-    """
-    found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise InputError(
-            f"no notebooks in {home() / 'notebooks'}: call `mmt init DIR` and run in that folder (or in a checkout), "
-            "or set MMTLIB_HOME to its path"
-        )
-    return found
+    """The ordered notebooks of the home."""
+    folder = home() / "notebooks"
+    if found := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        return found
+    raise InputError(
+        f"no notebooks in {folder}: call `mmt init DIR` and run in that folder (or in a checkout), or set MMTLIB_HOME "
+        "to its path"
+    )
 
 
 def execute_all(out: Path, profile: str, say: Callable[[str], None]) -> list[Path]:
     """Execute all notebooks, as many at once as there are cores (two at most: each kernel takes over 1 GB).
 
-    The last ones begin first: notebook 07 trains a run of its own, which then has company to the end.
-
-    The runs in `out` should exist, so that no two notebooks wait for one training.
+    The last ones begin first: notebook 07 trains a run of its own, which then has company to the end. The runs in
+    `out` should exist, so that no two notebooks wait for one training.
 
     Returns:
         The executed copies in `out/notebooks`, in order.

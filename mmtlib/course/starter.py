@@ -32,17 +32,17 @@ def make_folder(folder: Path) -> list[Path]:
     Raises:
         InputError: There is something already, which could be somebody's work, or the package is not whole.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder} is there already and is not an empty folder; nothing is overwritten: name a new folder, and "
             "copy over what you changed"
         )
-    found = {pattern: sorted(STARTER_FILES.glob(pattern)) for pattern in FILES}
-    if absent := [pattern for pattern, paths in found.items() if not paths]:
-        raise InputError(
-            f"{STARTER_FILES} holds no {absent[0]}: install mmtlib from a whole checkout or from its wheel"
-        )
-    names = [path.relative_to(STARTER_FILES) for paths in found.values() for path in paths]
+    names = []
+    for pattern in FILES:
+        if not (found := sorted(STARTER_FILES.glob(pattern))):
+            where = "install mmtlib from a whole checkout or from its wheel"
+            raise InputError(f"{STARTER_FILES} holds no {pattern}: {where}")
+        names += [path.relative_to(STARTER_FILES) for path in found]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(STARTER_FILES / name, folder / name)

@@ -22,10 +22,10 @@ from mmtlib.figures.histograms import (
 from mmtlib.figures.hover import can_hover, write_hover_page
 from mmtlib.figures.maps import animate_maps, show_gif, umap_map, umap_panels, umap_sequence
 from mmtlib.figures.noise import (
-    camera_pair_matrix,
     cause_bars,
     contingency_heatmap,
     entropy_scatter,
+    heatmap,
     noise_curves,
     transition_curves,
 )

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
 from mmtlib import InputError
 from mmtlib.config import METHODS
-from mmtlib.figures.curves import by_method, result_of, tick, title
+from mmtlib.figures.curves import by_method, tick, title
 from mmtlib.figures.style import METHOD_STYLE, beside, legend, name_rows, new_axes
 from mmtlib.results import tables
 from mmtlib.results.ablations import differences, gains
@@ -19,25 +20,21 @@ from mmtlib.results.runs import FinishedRun
 
 
 def method_bars(
-    results: Sequence[dict | FinishedRun],
-    key: str = "mAP",
-    ax: Axes | None = None,
-    chance: float | None = None,
+    results: Sequence[dict], key: str = "mAP", ax: Axes | None = None, chance: float | None = None
 ) -> Axes:
     """A bar per method: mean over seeds ± one standard deviation, every seed a dot; a line at each bound.
 
     Args:
-        results: Result dicts, or runs, of one task and one setting. Beside a mean mAP stands the share of the gap that
-            the method closes, where both ends were run.
+        results: Result dicts of one task and one setting. Beside a mean mAP stands the share of the gap that the method
+            closes, where both ends were run.
         chance: The score of random features, drawn as a line.
     """
-    groups = {m: [result_of(item)[key] for item in group] for m, group in by_method(results).items()}
-    summary = tables.table([result_of(item) for item in results]).set_index("method")
+    runs, summary = [FinishedRun(result, []) for result in results], tables.table(results).set_index("method")
+    groups = {method: [run.result[key] for run in group] for method, group in by_method(runs).items()}
     ax = new_axes(ax, height=1.3 + 0.5 * len(groups))
     name_rows(ax, [METHODS[method].title for method in groups])
     for row, (method, values) in enumerate(groups.items()):
-        look, mean = METHOD_STYLE[method], np.mean(values)
-        sd = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        look, mean, sd = METHOD_STYLE[method], np.mean(values), pd.Series(values).std()
         ax.barh(row, mean, color=look["color"], alpha=0.4, height=0.7)
         ax.errorbar(mean, row + 0.22, xerr=sd, color="black", capsize=4, zorder=4)  # under the dots' row
         _seeds(ax, values, row - 0.1, look["color"], marker=look["marker"], markeredgecolor="black",
@@ -50,7 +47,7 @@ def method_bars(
         ax.axvline(chance, color="#444444", linestyle=":", label=f"chance, {chance:.1f}")
         legend(ax)
     ax.set(xlabel=title(key), xlim=(0, None))
-    ax.set_title(f"{tables.task_name(result_of(results[0]))}: mean ± sd, a dot per seed")
+    ax.set_title(f"{tables.task_name(results[0])}: mean ± sd, a dot per seed")
     return ax
 
 
@@ -59,45 +56,30 @@ def paired_differences(
 ) -> Axes:
     """mAP of method `a` minus that of `b`, seed by seed: dots, their mean, and its 95 % interval by Student's t.
 
-    Args:
-        results: Result dicts of any tasks, seeds and settings; pairs agree in all but the method.
-
-    Raises:
-        InputError: No pair.
+    Pairs agree in all but the method; there are rows for each task, K and changed setting.
     """
     pairs = tables.pairs(results, a, b)
     if pairs.empty:
-        raise InputError(
-            f"no pair of runs of {a} and {b} that agree in task, seed and settings: run both methods"
-        )
+        raise InputError(f"no pair of runs of {a} and {b} that agree in task, seed and settings: run both")
     lines = tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records")
-    groups = pairs.groupby([tables.group_name(row) for row in pairs.to_dict("records")])["difference"]
-    # A row over all tasks has no dots of its own: they stand above it.
-    dots = {name: values.to_numpy() for name, values in groups}
+    dots = pairs.groupby(pairs.apply(tables.group_name, axis=1))["difference"].agg(list)
     named = {tables.group_name(line): line for line in lines}
-    ax = new_axes(ax, height=1.5 + 0.5 * len(lines))
-    color = METHOD_STYLE[a]["color"]
-    draw_differences(ax, [(name, color, dots.get(name, np.empty(0)), line) for name, line in named.items()])
+    ax, color = new_axes(ax, height=1.5 + 0.5 * len(lines)), METHOD_STYLE[a]["color"]
+    # A row over all tasks has no dots of its own: they stand above it.
+    draw_differences(ax, [(name, color, dots.get(name, []), line) for name, line in named.items()])
     for row, line in enumerate(lines):
         beside(ax, row, f"n = {line['n']}")
     ax.set_xlabel(f"mAP of {METHODS[a].title} − mAP of {METHODS[b].title}")
-    what = "Seeds (dots), their mean (diamond) and its 95 % interval"
-    ax.figure.suptitle(what, fontsize=12, fontweight="bold")
+    ax.figure.suptitle(
+        "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
+    )
     return ax
 
 
 def differences_to(
     results: Sequence[dict], methods: Sequence[str], reference: str = "mmt", ax: Axes | None = None
 ) -> Axes:
-    """mAP of each method minus the reference's, as in `paired_differences`; the largest loss on top.
-
-    Args:
-        results: Result dicts of one task and one setting.
-        methods: Names of methods; those without a pair are left out.
-
-    Raises:
-        InputError: No pair, or several settings.
-    """
+    """mAP of each method minus the reference's on one task, as in `paired_differences`; the largest loss on top."""
     rows = []
     for line in differences(results, methods, reference).to_dict("records"):
         dots = tables.pairs(results, line["method"], reference)["difference"].to_numpy()
@@ -112,7 +94,7 @@ def differences_to(
     return ax
 
 
-def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, np.ndarray, dict]]) -> None:
+def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, Sequence[float], dict]]) -> None:
     """Rows of paired differences: name, colour, a dot per seed, and a row of `tables.paired`."""
     name_rows(ax, [name for name, *_ in rows])
     for row, (_, color, dots, line) in enumerate(rows):
@@ -124,29 +106,19 @@ def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, np.ndarray, dict]]
 
 def _seeds(ax: Axes, values: Sequence[float], row: float, color: str, **look: Any) -> None:
     """A dot per seed in a row, spread a little upright."""
-    spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
-    ax.plot(values, row + spread, linestyle="", color=color, **look)
+    spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else 0.0
+    ax.plot(values, np.full(len(values), row) + spread, linestyle="", color=color, **look)
 
 
-def phase_diagram(
-    results: Sequence[dict],
-    a: str = "mmt",
-    b: str = "hard",
-    xs: Sequence[int] | None = None,
-    ys: Sequence[float] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def phase_diagram(results: Sequence[dict], a: str = "mmt", b: str = "hard", xs: Sequence[int] | None = None,
+                  ys: Sequence[float] | None = None, ax: Axes | None = None) -> Axes:  # fmt: skip
     """The mean gain in mAP of `a` over `b` by epochs (x) and noise rate (y), with its sd and the number of pairs.
+
+    Blue: `a` is ahead; red: `b` is; white: neither. Cells without a pair are hatched and say "not run".
 
     Args:
         results: Result dicts of both methods; pairs agree in task, seed and every setting.
-        xs, ys: Values to show; None: those that occur. Cells without a pair are hatched and say "not run".
-
-    Returns:
-        The axes. Blue: `a` is ahead; red: `b` is; white: neither.
-
-    Raises:
-        InputError: No pair at all.
+        xs, ys: Values to show; None: those that occur.
     """
     x, y = "epochs", "noise_rate"
     cells = gains(results, a, b, x, y)
@@ -164,7 +136,7 @@ def phase_diagram(
         text = _gain(cells.get((xs[i], ys[j])), brief=len(xs) > 6)
         back = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if np.isnan(mean[j, i]) else None
         ax.text(i, j, text, ha="center", va="center", fontsize=9 if len(xs) < 7 else 8, color=ink, bbox=back)
-    ax.set_xticks(range(len(xs)), [tick(x, value) for value in xs])
+    ax.set_xticks(range(len(xs)), xs)
     ax.set_yticks(range(len(ys)), [tick(y, value) for value in ys])
     ax.set(xlabel=title(x), ylabel=title(y), title=f"{METHODS[a].title} − {METHODS[b].title}: mAP")
     ax.grid(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -34,9 +33,6 @@ def learning_curves(runs: Sequence[FinishedRun], key: str = "mAP", ax: Axes | No
     Args:
         runs: Finished runs of one task and one setting, any methods and seeds.
         key: A name in the history, or a dotted path such as "label_quality.nmi".
-
-    Raises:
-        InputError: Two runs of one method and seed: they differ in a setting, and their mean would mean nothing.
     """
     ax, groups = new_axes(ax), by_method(runs)
     _draw_curves(ax, groups, key)
@@ -56,19 +52,14 @@ def label_quality_curves(runs: Sequence[FinishedRun]) -> Figure:
 
 def memorisation_curves(runs: Sequence[FinishedRun]) -> Figure:
     """Share of the given labels that the network reproduces after each epoch: right labels beside wrong ones."""
-    heading, keys = (
-        "Share of the given labels that the network reproduces",
-        ["memorisation.right", "memorisation.wrong"],
+    heading = "Share of the given labels that the network reproduces"
+    return _curve_panels(
+        runs, ["memorisation.right", "memorisation.wrong"], heading, "share of labels", sharey=True
     )
-    return _curve_panels(runs, keys, heading, "share of labels", sharey=True)
 
 
-def scores_against(
-    results: Sequence[dict],
-    setting: str = "noise_rate",
-    methods: Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def scores_against(results: Sequence[dict], setting: str = "noise_rate", methods: Sequence[str] | None = None,
+                   ax: Axes | None = None) -> Axes:  # fmt: skip
     """mAP against a setting: mean over seeds with ± one standard deviation, and a small dot per run.
 
     Args:
@@ -76,9 +67,6 @@ def scores_against(
         setting: Its name; `clusters` gets a logarithmic axis.
         methods: Names in the order of the legend; None: those that occur. A method without pseudo labels is a
             horizontal line.
-
-    Raises:
-        InputError: No results of these methods.
     """
     rows = pd.DataFrame({"method": r["method"], "at": r["config"][setting], "mAP": r["mAP"]} for r in results)
     chosen = [m for m in methods or tables.METHOD_ORDER if m in set(rows["method"])]
@@ -94,12 +82,10 @@ def scores_against(
             ax.axhline(own["mAP"].mean(), color=look["color"], linestyle="--", label=name)
             continue
         side = number - (len(chosen) - 1) / 2  # beside each other, so that bars do not hide bars
-        own = own.assign(
-            at=own["at"] * 1.02**side if setting == "clusters" else own["at"] + 0.03 * step * side
-        )
-        means = own.groupby("at")["mAP"].agg(["mean", "std"]).fillna(0)
+        at = own["at"] * 1.02**side if setting == "clusters" else own["at"] + 0.03 * step * side
+        means = own.groupby(at)["mAP"].agg(["mean", "std"]).fillna(0)
         ax.errorbar(means.index, means["mean"], means["std"], capsize=4, label=name, **look)
-        ax.plot(own["at"], own["mAP"], linestyle="", marker=".", color=look["color"], alpha=0.6)
+        ax.plot(at, own["mAP"], linestyle="", marker=".", color=look["color"], alpha=0.6)
     if setting == "clusters":
         ax.set_xscale("log", base=2)
         ax.minorticks_off()
@@ -114,43 +100,36 @@ def tick(setting: str, value: float) -> str:
     return f"{value:.0%}" if setting == "noise_rate" else f"{value:g}"
 
 
-def by_method(items: Sequence[Any]) -> dict[str, list[Any]]:
-    """Runs or result dicts by method, the main ones first, each by seed; refuses what must not be averaged."""
-    results = [result_of(item) for item in items]
-    seeds = {(r["method"], r["seed"]) for r in results}
-    tasks = {(r["source"], r["target"]) for r in results}
-    if len(seeds) < len(items) or len(tasks) != 1:
+def by_method(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Runs by method, the main ones first, each by seed; refuses what must not be averaged."""
+    seeds = {(run.result["method"], run.result["seed"]) for run in runs}
+    tasks = {(run.result["source"], run.result["target"]) for run in runs}
+    if len(seeds) < len(runs) or len(tasks) != 1:
         raise InputError(
-            f"{len(items)} runs of {len(seeds)} methods and seeds on {len(tasks)} tasks: a figure averages over seeds "
+            f"{len(runs)} runs of {len(seeds)} methods and seeds on {len(tasks)} tasks: a figure averages over seeds "
             "alone, give it runs of one task and one setting, each method and seed once"
         )
-    items = sorted(items, key=lambda item: result_of(item)["seed"])
-    methods = [method for method in tables.METHOD_ORDER if any(method == name for name, _ in seeds)]
-    return {method: [item for item in items if result_of(item)["method"] == method] for method in methods}
-
-
-def result_of(item: Any) -> dict:
-    """The result of a run, or the result dict itself."""
-    return item if isinstance(item, dict) else item.result
+    runs = sorted(runs, key=lambda run: run.result["seed"])
+    groups = {m: [run for run in runs if run.result["method"] == m] for m in tables.METHOD_ORDER}
+    return {method: group for method, group in groups.items() if group}
 
 
 def _draw_curves(ax: Axes, groups: Mapping[str, Sequence[FinishedRun]], key: str) -> None:
     """A curve per method that adapts, a dashed line per bound."""
     for method, runs in groups.items():
         look, name = METHOD_STYLE[method], METHODS[method].title
-        rows = pd.DataFrame([[_value(record, key) for record in run.history] for run in runs], dtype=float)
+        measured = [pd.json_normalize(run.history) for run in runs]  # a column per dotted path
+        rows = pd.DataFrame([each[key] for each in measured if key in each], dtype=float)
         rows = rows.dropna(how="all").dropna(axis="columns")  # (seeds, epochs) that have the measure
         if rows.empty:
             continue  # direct transfer has no pseudo labels
-        mean, sd = rows.mean(), rows.std()
+        mean, sd, color = rows.mean(), rows.std(), look["color"]
         if METHODS[method].labels != "clusters":
-            ax.axhline(mean.iloc[-1], color=look["color"], linestyle="--", label=name)
+            ax.axhline(mean.iloc[-1], color=color, linestyle="--", label=name)
             continue
         ax.plot(mean.index + 1, mean, label=name, **look)
         if len(rows) > 1:
-            ax.fill_between(
-                mean.index + 1, mean - sd, mean + sd, color=look["color"], alpha=0.15, linewidth=0
-            )
+            ax.fill_between(mean.index + 1, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -167,8 +146,3 @@ def _curve_panels(
     figure.suptitle(heading, fontweight="bold")
     legend(axes[0], figure)
     return figure
-
-
-def _value(record: dict, key: str) -> float | None:
-    """A number of a history record by its dotted path, or None."""
-    return reduce(lambda value, name: (value or {}).get(name), key.split("."), record)

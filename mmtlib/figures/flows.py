@@ -58,25 +58,19 @@ def fate_alluvial(labels: Sequence[np.ndarray]) -> Axes:
     for column, (before, after) in enumerate(zip(states, states[1:])):
         flow = np.histogram2d(before, after, bins=range(len(FATES) + 1))[0] / states.shape[1]
         _ribbons(ax, column, flow, tops[column], tops[column + 1])
+    places, look = range(len(states)), {"linewidth": 0, "zorder": 3}
     for (fate, color), height, top in zip(FATES.items(), shares.T, tops.T):
         if height.any():
-            bars = ax.bar(
-                range(len(states)), height, _BAR, top - height, color=color, linewidth=0, label=fate, zorder=3
-            )
+            bars = ax.bar(places, height, _BAR, top - height, color=color, label=fate, **look)
             numbers = [
                 f"{100 * share:.0f}" if share >= 0.03 else "" for share in height
-            ]  # smaller bars have no room
-            ax.bar_label(bars, numbers, label_type="center", color="black" if color == ORANGE else "white", fontsize=8,
-                         zorder=4)  # fmt: skip
+            ]  # smaller ones have no room
+            ink = "black" if color == ORANGE else "white"
+            ax.bar_label(bars, numbers, label_type="center", color=ink, fontsize=8, zorder=4)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
-    ax.set_xticks(range(len(states)), [f"{i + 1} → {j + 1}" for i, j in zip(shown, shown[1:])])
-    ax.set(
-        xlim=(-0.15, len(states) - 0.85),
-        ylim=(0, 1),
-        yticks=[],
-        title="What each clustering does to the images",
-    )
-    ax.set(xlabel="from epoch to epoch", ylabel=f"share of {states.shape[1]} images (%)")
+    ax.set_xticks(places, [f"{i + 1} → {j + 1}" for i, j in zip(shown, shown[1:])])
+    ax.set(xlim=(-0.15, len(states) - 0.85), ylim=(0, 1), yticks=[], xlabel="from epoch to epoch")
+    ax.set(ylabel=f"share of {states.shape[1]} images (%)", title="What each clustering does to the images")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax

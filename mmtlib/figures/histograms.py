@@ -24,10 +24,8 @@ def triplet_target_histogram(targets: np.ndarray, right: np.ndarray, ax: Axes | 
     groups = {f"{name} ({len(t)}, mean {np.mean(t):.2f})" if len(t) else name: t for name, t in kinds.items()}
     _histograms(ax, groups, np.linspace(0, 1, 31), density=True)
     ax.axvline(0.5, color="#444444", linewidth=1, linestyle=":")
-    ax.set(
-        xlabel="T′, what the other mean network believes (½: it cannot tell)", ylabel="density", xlim=(0, 1)
-    )
-    ax.set_title("Does the teacher believe a triplet?")
+    ax.set(xlabel="T′, what the other mean network believes (½: it cannot tell)", ylabel="density", xlim=(0, 1),
+           title="Does the teacher believe a triplet?")  # fmt: skip
     legend(ax)
     return ax
 
@@ -58,9 +56,9 @@ def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None) ->
         wrong: As by `noise.measures.wrong_labels` (N), or None.
     """
     ax, known = new_axes(None, height=3.2), ~np.isnan(scores)
-    masks = (
-        {"all": known} if wrong is None else {"right labels": known & ~wrong, "wrong labels": known & wrong}
-    )
+    masks = {"all": known}
+    if wrong is not None:
+        masks = {"right labels": known & ~wrong, "wrong labels": known & wrong}
     groups = {f"{name}, mean {scores[mask].mean():.2f}" if mask.any() else f"{name}: none": scores[mask]
               for name, mask in masks.items()}  # fmt: skip
     _histograms(ax, groups, np.linspace(min(0.0, np.nanmin(scores)), max(0.05, np.nanmax(scores)), 31))

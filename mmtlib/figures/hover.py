@@ -44,15 +44,8 @@ def can_hover() -> bool:
     return find_spec("bokeh") is not None
 
 
-def write_hover_page(
-    path: str | Path,
-    title: str,
-    maps: np.ndarray,
-    images: Any,
-    names: Sequence[str],
-    labels: Mapping[str, np.ndarray],
-    captions: Sequence[str],
-) -> Path:
+def write_hover_page(path: str | Path, title: str, maps: np.ndarray, images: Any, names: Sequence[str],
+                     labels: Mapping[str, np.ndarray], captions: Sequence[str]) -> Path:  # fmt: skip
     """Write the page; some thousand images make it slow and large.
 
     Args:
@@ -106,8 +99,8 @@ def _layout(title: str, fixed: dict, epochs: list[dict], legends: dict[str, str]
     look = {kind: first[f"{modes[0]} {kind}"] for kind in ("color", "marker")}
     shown = ColumnDataSource(first | look, name="shown")
     ends = {f"{axis}_range": _ends(np.concatenate([each[axis] for each in epochs])) for axis in "xy"}
-    plot = figure(width=760, height=620, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom",
-                  name="map", **ends)  # fmt: skip
+    tools = {"tools": "pan,wheel_zoom,box_zoom,reset", "active_scroll": "wheel_zoom"}
+    plot = figure(width=760, height=620, name="map", **tools, **ends)
     plot.scatter("x", "y", source=shown, color="color", marker="marker", size=8, alpha=0.75, line_color="white",
                  line_width=0.4)  # fmt: skip
     lines = "".join(f"<br>{mode} @{{{mode}}}" for mode in modes)

@@ -26,27 +26,19 @@ HOLD, STEP = 1200, 70  # milliseconds that an epoch, and a frame in between, sta
 
 
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
-    """A map of features in the plane, by UMAP. A picture, not a measure: put a number beside it.
+    """A map of features (N, D) in the plane, by UMAP: float32 (N, 2). A picture, not a measure: put a number beside it.
 
     Args:
-        features: (N, D), any floating type.
+        features: At least four rows.
         seed: One seed gives one map on one system; across systems maps differ.
         init: A previous map (N, 2) of the same images, where this one starts, so that it keeps its axes; None: the
             first two principal components.
-
-    Returns:
-        Points, float32 (N, 2).
-
-    Raises:
-        InputError: Fewer than four images, or an `init` of another length.
     """
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) < 4:
         raise InputError(f"features of shape {features.shape}: a map needs (N, D) with at least 4 images")
-    if init is not None and np.shape(init) != (len(features), 2):
-        raise InputError(
-            f"init has shape {np.shape(init)}, expected {(len(features), 2)}: the map of the same images"
-        )
+    if init is not None and (shape := np.shape(init)) != (len(features), 2):
+        raise InputError(f"init has shape {shape}, expected {(len(features), 2)}: the map of the same images")
     start: dict[str, Any] = {"init": "pca", "n_epochs": 200}
     if init is not None:
         start = {"init": np.asarray(init, dtype=np.float32), "n_epochs": 100}  # fewer steps, less drift
@@ -61,39 +53,26 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
 
 
 def umap_sequence(features: Sequence[np.ndarray] | np.ndarray, seed: int = 0) -> np.ndarray:
-    """Maps of the same images in successive epochs, each begun where the one before ended, and laid upon it.
+    """Maps (E, N, 2) of the same images in successive epochs, each begun where the one before ended.
+
+    Each is moved and turned as a whole, as near to the one before as it goes: where a map drifts means nothing.
 
     Args:
         features: (E, N, D), or a list of E arrays (N, D).
-        seed: As in `umap_map`.
-
-    Returns:
-        Points, float32 (E, N, 2).
-
-    Raises:
-        InputError: No epoch, or epochs with other numbers of images.
     """
     if not len(features):
         raise InputError("no epoch to draw: give the features of at least one")
-    points: list[np.ndarray] = []
-    for each in features:
-        found = umap_map(each, seed, init=points[-1] if points else None)
-        points.append(_laid_upon(points[-1], found) if points else found)
-    return np.stack(points)
-
-
-def _laid_upon(before: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """A map (N, 2) moved and turned as a whole, as near to the one before as it goes: where it drifts means nothing."""
-    middle, aim = points.mean(axis=0), before.mean(axis=0)
-    left, _, right = np.linalg.svd((points - middle).T @ (before - aim))
-    return (points - middle) @ (left @ right) + aim
+    maps = [umap_map(features[0], seed)]
+    for each in features[1:]:
+        found, before = umap_map(each, seed, init=maps[-1]), maps[-1]
+        middle, aim = found.mean(axis=0), before.mean(axis=0)
+        left, _, right = np.linalg.svd((found - middle).T @ (before - aim))
+        maps.append((found - middle) @ (left @ right) + aim)
+    return np.stack(maps)
 
 
 def _umap() -> type:
-    """The UMAP class, imported when a map is drawn: that takes seconds, and few commands draw one.
-
-    Its slow-to-compile loops are kept on disk for the next process, where a folder can be written.
-    """
+    """The UMAP class, whose slow-to-compile loops are kept on disk for the next process; its import takes seconds."""
     with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # of a bar that is never shown
         from umap import UMAP, layouts, umap_
     loops = ((umap_, "smooth_knn_dist"), (umap_, "compute_membership_strengths"))
@@ -117,8 +96,7 @@ def umap_panels(
         groups: Of many categories (identities, clusters) the largest `groups` are coloured, the rest is grey.
     """
     maps = points if isinstance(points, Mapping) else dict.fromkeys(panels, points)
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
+    rows, columns = -(-len(panels) // 2), min(2, len(panels))
     figure, axes = plt.subplots(rows, columns, figsize=(MAX_WIDTH, rows * (0.9 * MAX_WIDTH / columns + 0.3)),
                                 sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
     for ax in axes.flat[len(panels) :]:
@@ -164,9 +142,8 @@ def animate_maps(path: str | Path, maps: np.ndarray, labels: np.ndarray, titles:
         titles: Per epoch; put a number such as the purity into it.
     """
     if np.shape(maps) != (*labels.shape, 2) or len(titles) != len(labels):
-        raise InputError(
-            f"maps {np.shape(maps)}, labels {labels.shape}, {len(titles)} titles: expected (E, N, 2), (E, N) and E"
-        )
+        given = f"maps {np.shape(maps)}, labels {labels.shape}, {len(titles)} titles"
+        raise InputError(f"{given}: expected (E, N, 2), (E, N) and E")
     low, high = np.min(maps, axis=(0, 1)), np.max(maps, axis=(0, 1))
     (left, bottom), (right, top) = low - 0.04 * (high - low), high + 0.04 * (high - low)
     figure, ax = plt.subplots(figsize=(4.8, 4.8), dpi=100, layout="constrained")

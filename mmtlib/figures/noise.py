@@ -44,52 +44,31 @@ def contingency_heatmap(labels: np.ndarray, pids: np.ndarray, clusters: int = 8,
     counts = shown[worst].to_numpy()
     shown = shown.iloc[
         np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
-    ]  # people of one cluster side by side
+    ]  # people of a cluster side by side
     others["other"] = 0
     table = pd.concat([shown, others.to_frame("others").T])
-    ax = _heatmap(table, 1.6 + 0.3 * len(shown), annot=True, fmt="d", mask=table == 0, cbar=False)
+    ax = heatmap(table, 1.6 + 0.3 * len(shown), fmt="d", mask=table == 0, cbar=False)
     ax.axvline(len(worst), color="black", linewidth=1.5)
     ax.axhline(len(shown), color="black", linewidth=1.5)
     ax.set(xlabel="cluster", ylabel="person", title="Images of each person in the most mixed clusters")
     return ax
 
 
-def camera_pair_matrix(matrix: np.ndarray, label: str = "share", names: Sequence[str] | None = None) -> Axes:
-    """A number for each pair of cameras, such as the share of wrong merges between them.
-
-    Args:
-        matrix: (C, C); NaN where there is no pair: that cell stays empty.
-        label: What the numbers are.
-        names: Of the cameras; None: c1, c2, …
-    """
-    names = names or [f"c{i + 1}" for i in range(len(matrix))]
-    whole = np.array_equal(matrix, np.round(matrix), equal_nan=True)
-    annot = len(matrix) <= 10  # more have no room: the colour bar remains
-    ax = _heatmap(pd.DataFrame(matrix, names, names, dtype=float), 4.6, annot=annot, fmt=".0f" if whole else ".2f",
-                  square=True, cbar_kws={"label": label})  # fmt: skip
-    ax.set_title(f"{label[:1].upper()}{label[1:]}, by pair of cameras")
-    return ax
-
-
-def _heatmap(table: pd.DataFrame, height: float, **options: Any) -> Axes:
+def heatmap(table: pd.DataFrame, height: float = 4.6, **options: Any) -> Axes:
+    """A table of numbers as colours, with the numbers; `options` are those of `seaborn.heatmap`."""
     import seaborn as sns  # a second, for two figures
 
-    ax = sns.heatmap(table, cmap="cividis", ax=new_axes(None, height), **options)
+    room = len(table) <= 13  # of more, the numbers are too small to be read
+    ax = sns.heatmap(table, annot=room, cmap="cividis", ax=new_axes(None, height), **options)
     ax.grid(False)
     ax.tick_params(labelrotation=0)
     return ax
 
 
 def cause_bars(causes: pd.DataFrame, top: int = 8) -> Axes:
-    """Share of each cause among the errors (bar), its base rate (line), and how many times as frequent it is.
-
-    Args:
-        causes: As by `noise.false_merges` or `false_splits`.
-        top: How many of them.
-    """
+    """The first `top` causes of `noise.false_merges` or `false_splits`: share (bar), base rate (line), their ratio."""
     rows = causes.head(top)
-    ax = new_axes(None, height=1.3 + 0.36 * len(rows))
-    place = np.arange(len(rows))
+    ax, place = new_axes(None, height=1.3 + 0.36 * len(rows)), np.arange(len(rows))
     ax.barh(place, rows["share"], color=VERMILLION, alpha=0.75, height=0.62, label="share of the errors")
     ax.vlines(rows["base"], place - 0.4, place + 0.4, color="black", linewidth=2.5, label="base rate")
     for i, row in enumerate(rows.to_dict("records")):
@@ -146,14 +125,14 @@ def entropy_scatter(clusters: pd.DataFrame, expected: float) -> Axes:
         clusters: As by `noise.cluster_table` with identities and cameras.
         expected: Mean camera entropy of the true identities, marked by a line.
     """
-    ax = new_axes(None)
-    shown = clusters.dropna(subset="camera_entropy")
+    ax, shown = new_axes(None), clusters.dropna(subset="camera_entropy")
     x, y = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(shown)))  # small clusters share few values
     ax.scatter(shown["camera_entropy"] + x, shown["purity"] + y, s=4 * shown["size"], color=BLUE, alpha=0.4,
                linewidths=0, rasterized=True)  # fmt: skip
-    label = f"mean of the true identities, {expected:.2f}"
-    ax.axvline(expected, color=VERMILLION, linestyle="--", label=label)
-    ax.set(xlabel="camera entropy (0: one camera, 1: evenly mixed)", ylabel="purity", ylim=(0, 1.05))
-    ax.set_title("Clusters of one camera, clusters of one person")
+    ax.axvline(
+        expected, color=VERMILLION, linestyle="--", label=f"mean of the true identities, {expected:.2f}"
+    )
+    ax.set(xlabel="camera entropy (0: one camera, 1: evenly mixed)", ylabel="purity", ylim=(0, 1.05),
+           title="Clusters of one camera, clusters of one person")  # fmt: skip
     legend(ax)
     return ax

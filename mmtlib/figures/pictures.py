@@ -27,32 +27,28 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
         raise InputError(f"{len(pictures)} images but {len(titles)} titles: give one per image, or none")
     columns = min(columns, len(pictures))
     cell = min(MAX_WIDTH / columns, 1.6)
-    figure, axes = _cells(
-        -(-len(pictures) // columns), [cell] * columns, pictures, 0.04 if titles is None else 0.3
-    )
+    rows, above = -(-len(pictures) // columns), 0.04 if titles is None else 0.3
+    figure, axes = _cells(rows, [cell] * columns, pictures, above)
     for ax, picture, title in zip(axes.flat, pictures, titles or [""] * len(pictures)):
         _draw(ax, picture, title)
     return figure
 
 
-def ranked_gallery(
-    queries: Any, gallery: Any, right: np.ndarray, titles: Sequence[str] | None = None
-) -> Figure:
+def ranked_gallery(queries: Any, gallery: Any, right: np.ndarray, titles: Sequence[str] = ()) -> Figure:
     """Queries, a row each, and their gallery in ranked order, framed: right green ✓, wrong vermillion ✗.
 
     Args:
         queries: uint8 (Q, 3, H, W).
         gallery: uint8 (Q, R, 3, H, W): nearest first.
         right: Whether a gallery image shows the query's identity, (Q, R) bool.
-        titles: Of the queries; None: "query".
+        titles: Of the queries; none: "query".
     """
     rows, lead = [as_pixels(row) for row in gallery], as_pixels(queries)
-    if not len(lead) == len(rows) == len(right) or any(
-        len(row) != len(hits) for row, hits in zip(rows, right)
-    ):
+    lengths, marked = list(map(len, rows)), list(map(len, right))
+    if len(lead) != len(rows) or lengths != marked:
         raise InputError(
-            f"{len(lead)} queries, galleries of {list(map(len, rows))} images, and {list(map(len, right))} of them "
-            "marked: give each query its row of gallery images, and each of these whether it is right"
+            f"{len(lead)} queries, galleries of {lengths} images, and {marked} of them marked: give each query its row "
+            "of gallery images, and each of these whether it is right"
         )
     columns = len(rows[0]) + 1
     figure, axes = _cells(len(rows), [min(MAX_WIDTH / columns, 1.4)] * columns, lead, 0.36)
@@ -65,27 +61,24 @@ def ranked_gallery(
     return figure
 
 
-def worst_merges(
-    images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
-) -> Figure:
+def worst_merges(images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3,
+                 columns: int = 9) -> Figure:  # fmt: skip
     """The clusters with most false merges, a row each; frame and number name the person, c the camera."""
     table = cluster_table(labels, pids)[["cluster", "size", "people"]].head(rows).to_numpy()
     groups = {f"cluster {k}\n{size} images\n{people} people": labels == k for k, size, people in table}
     return image_groups(images, groups, pids, camids, columns)
 
 
-def worst_splits(
-    images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3, columns: int = 9
-) -> Figure:
+def worst_splits(images: Any, labels: np.ndarray, pids: np.ndarray, camids: np.ndarray, rows: int = 3,
+                 columns: int = 9) -> Figure:  # fmt: skip
     """The people with most false splits, a row each; frame and number name the cluster, c the camera."""
     table = identity_table(labels, pids)[["pid", "images", "clusters"]].head(rows).to_numpy()
     groups = {f"person {p}\n{count} images\n{clusters} clusters": pids == p for p, count, clusters in table}
     return image_groups(images, groups, labels, camids, columns)
 
 
-def image_groups(
-    images: Any, groups: Mapping[str, np.ndarray], inner: np.ndarray, camids: np.ndarray, columns: int = 9
-) -> Figure:
+def image_groups(images: Any, groups: Mapping[str, np.ndarray], inner: np.ndarray, camids: np.ndarray,
+                 columns: int = 9) -> Figure:  # fmt: skip
     """Groups of images, a row each, in the order of an inner label, which colours the frames.
 
     Args:
@@ -119,7 +112,7 @@ def as_pixels(images: Any) -> np.ndarray:
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
     if array.ndim != 4 or array.shape[1] != 3 or array.dtype != np.uint8 or not len(array):
         raise InputError(
-            f"images are {array.dtype} of shape {array.shape}: expected uint8 (N, 3, H, W), at least one"
+            f"images are {array.dtype} of shape {array.shape}: expected uint8 (N, 3, H, W), N > 0"
         )
     return array.transpose(0, 2, 3, 1)
 

@@ -37,17 +37,17 @@ def methods_by_year(rows: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(tasks), figsize=size, sharey=True, layout="constrained")
     for ax, task in zip(np.atleast_1d(axes), tasks):
         for name, group in rows[rows["task"] == task].groupby(names, sort=False):
-            look = next(
-                (METHOD_STYLE[v] for k, v in _LOOKS.items() if group["method"].iloc[0].startswith(k)), {}
+            method, y = group["method"].iloc[0], np.full(len(group), places[name])
+            known = next(
+                (METHOD_STYLE[style] for start, style in _LOOKS.items() if method.startswith(start)), {}
             )
-            look = {"marker": look.get("marker", "o"), "color": look.get("color", GREY), "markersize": 4.5}
-            y = np.full(len(group), places[name])
-            ax.errorbar(group["mAP"], y, xerr=group["mAP_sd"], linestyle="", capsize=2, linewidth=1, **look)
+            look = (
+                {"marker": "o", "color": GREY} | known | {"linestyle": "", "linewidth": 1, "markersize": 4.5}
+            )
+            ax.errorbar(group["mAP"], y, xerr=group["mAP_sd"], capsize=2, **look)
             if (tried := group.dropna(subset="clusters"))["clusters"].nunique() > 1:
-                best = tried.loc[tried["mAP"].idxmax()]
-                ax.annotate(
-                    f"K={best['clusters']}", (group["mAP"].max() + 2, y[0]), va="center", fontsize=6.5
-                )
+                text = f"K={tried.loc[tried['mAP'].idxmax(), 'clusters']}"
+                ax.annotate(text, (group["mAP"].max() + 2, y[0]), va="center", fontsize=6.5)
         if ours.any():
             ax.axhline(places[names[ours].iloc[0]] - 0.5, color="#444444", linewidth=1)
         ax.set_title(task.replace("→", "→\n").replace("MTMC-reID", "").replace("-1501", ""), fontsize=9)

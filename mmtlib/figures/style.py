@@ -108,10 +108,8 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def html_image(image: Figure | bytes, alt: str, width: int = 0) -> Markup:
-    """An `<img>` that needs no file beside it, of a figure (which is closed) or of a PNG's or GIF's bytes."""
-    if isinstance(image, Figure):
-        width, image = round(96 * image.get_figwidth()), png(image)
+def html_image(image: bytes, alt: str, width: int) -> Markup:
+    """An `<img>` that needs no file beside it, of a PNG's or GIF's bytes."""
     kind = "gif" if image.startswith(b"GIF") else "png"
     data = base64.b64encode(image).decode()
     return Markup('<img src="data:image/{};base64,{}" alt="{}" width="{}">').format(kind, data, alt, width)
@@ -124,10 +122,11 @@ def show(figure: Figure | Axes, alt: str) -> None:
         figure: A figure, or any axes of it.
         alt: What the figure shows, in a sentence or two, for readers who do not see it.
     """
-    display_image(figure.get_figure(root=True) if isinstance(figure, Axes) else figure, alt)
+    whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
+    display_image(png(whole), alt, round(96 * whole.get_figwidth()))
 
 
-def display_image(image: Figure | bytes, alt: str, width: int = 0) -> None:
+def display_image(image: bytes, alt: str, width: int) -> None:
     """Put the image of `html_image` into a notebook."""
     from IPython.display import display
 

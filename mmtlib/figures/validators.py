@@ -18,9 +18,6 @@ def validator_regrets(made: pd.DataFrame, question: str, ax: Axes | None = None)
     Args:
         made: `results.validators.choices`.
         question: "epoch", "method", "K" or "eps".
-
-    Raises:
-        InputError: Nobody had this choice.
     """
     made = made[(made["question"] == question) & made["regret"].notna()]
     if made.empty:

@@ -26,11 +26,11 @@ _EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture"}
 
 @dataclass(frozen=True)
 class Chapter:
-    """A page of the book: where it lies in the book's folder, its title, and its cells."""
+    """A page of the book: where it lies in the book's folder, its cells, and its title."""
 
     path: str
-    title: str
     body: Markup
+    title: str
 
 
 def make_book(out: Path) -> Path:
@@ -43,7 +43,11 @@ def make_book(out: Path) -> Path:
     Raises:
         InputError: No notebook was executed into the folder.
     """
-    chapters = [*_chapters(out / "notebooks", ""), *_chapters(out / "solutions" / "notebooks", "solutions/")]
+    chapters = [
+        Chapter(f"{place}{copy.stem}.html", *notebook_body(copy))
+        for place, folder in (("", "notebooks"), ("solutions/", "solutions/notebooks"))
+        for copy in sorted((out / folder).glob("[0-9][0-9]_*.ipynb"))
+    ]
     if not chapters:
         raise InputError(f"no executed notebook in {out / 'notebooks'}: mmt run --out {out} makes them")
     book = out / "book"
@@ -54,14 +58,11 @@ def make_book(out: Path) -> Path:
         places = {"index.html", "results.json", *(chapter.path for chapter in chapters), *extras}
         pages = {"index.html": _contents(chapters, extras)}
         for i, chapter in enumerate(chapters):
-            cells = Markup(_with_links(chapter.body, chapter.path, places))
-            pages[chapter.path] = notebook_page(
-                chapter.title, cells, "chapter.html", links=_navigation(chapters, i)
-            )
+            cells, links = Markup(_with_links(chapter.body, chapter.path, places)), _navigation(chapters, i)
+            pages[chapter.path] = notebook_page(chapter.title, cells, "chapter.html", links=links)
         if "report.html" in extras:
-            pages["report.html"] = _with_links(
-                (out / "report.html").read_text("utf-8"), "report.html", places
-            )
+            report = (out / "report.html").read_text("utf-8")
+            pages["report.html"] = _with_links(report, "report.html", places)
         for path, text in pages.items():
             (new / path).parent.mkdir(exist_ok=True)
             (new / path).write_text(text, encoding="utf-8")
@@ -69,14 +70,6 @@ def make_book(out: Path) -> Path:
             shutil.rmtree(book)
         new.rename(book)
     return book / "index.html"
-
-
-def _chapters(folder: Path, prefix: str) -> list[Chapter]:
-    chapters = []
-    for copy in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        body, title = notebook_body(copy)
-        chapters.append(Chapter(f"{prefix}{copy.stem}.html", title, body))
-    return chapters
 
 
 def _copy_extras(out: Path, new: Path) -> dict[str, str]:
@@ -98,23 +91,18 @@ def _copy_extras(out: Path, new: Path) -> dict[str, str]:
 
 def _navigation(chapters: Sequence[Chapter], i: int) -> list[tuple[str, str, str]]:
     """Previous, contents, next: (relation, path from here, title)."""
-    ends = [("contents", "index.html", "Contents")]
-    if i:
-        ends.insert(0, ("prev", chapters[i - 1].path, f"← {chapters[i - 1].title}"))
-    if i + 1 < len(chapters):
-        ends.append(("next", chapters[i + 1].path, f"{chapters[i + 1].title} →"))
-    here = Path(chapters[i].path).parent
+    before, here = chapters[max(0, i - 1) : i], Path(chapters[i].path).parent
+    ends = [("prev", chapter.path, f"← {chapter.title}") for chapter in before]
+    ends.append(("contents", "index.html", "Contents"))
+    ends += [("next", chapter.path, f"{chapter.title} →") for chapter in chapters[i + 1 : i + 2]]
     return [(rel, os.path.relpath(path, here), title) for rel, path, title in ends]
 
 
 def _contents(chapters: Sequence[Chapter], extras: dict[str, str]) -> str:
-    links = {True: [], False: []}
+    links = {"lessons": [], "solutions": [], "extras": [*extras.items()]}
     for chapter in chapters:
-        links["/" in chapter.path].append((chapter.path, chapter.title))
-    title = "Mutual Mean-Teaching: the notebooks"
-    return render(
-        "contents.html", title=title, lessons=links[False], solutions=links[True], extras=[*extras.items()]
-    )
+        links["solutions" if "/" in chapter.path else "lessons"].append((chapter.path, chapter.title))
+    return render("contents.html", title="Mutual Mean-Teaching: the notebooks", **links)
 
 
 def _with_links(text: str, here: str, places: Collection[str]) -> str:

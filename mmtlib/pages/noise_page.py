@@ -19,12 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib import figures
-from mmtlib.figures.style import html_image, png
 from mmtlib.files import write_atomic, write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import wrong_labels
 from mmtlib.noise.summary import Subject, against_truth, without_truth
-from mmtlib.pages.parts import render
+from mmtlib.pages.parts import picture, render
 from mmtlib.results.tables import QUALITY, TITLES
 
 MAPPED = 1500  # images on the map: more take long and are hard to see
@@ -55,9 +54,8 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     with mpl.rc_context():
         figures.use_style()
         for section, name, drawn, caption in _pictures(subject, numbers, shown, points):
-            width, data = round(96 * drawn.figure.get_figwidth()), png(drawn.figure)
-            write_atomic(out / "figures" / f"{name}.png", data)
-            pictures[section].append((html_image(data, f"{name}: {caption}", width), caption))
+            file = out / "figures" / f"{name}.png"
+            pictures[section].append(picture(drawn.figure, f"{name}: {caption}", caption, file))
     if explorable := points is not None and figures.can_hover():
         labels = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
         labels |= {"identity": subject.pids} if subject.known is not None else {}
@@ -72,10 +70,8 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         for title, rows in tables.items()
     ]
     about = {"title": f"Label noise: {subject.name}", "note": subject.note, "command": command}
-    page = render(
-        "noise.html", **about, parts=parts, measured=_TRUE, explorable=explorable, mapped=points is not None
-    )
-    return write_atomic(out / "noise.html", page)
+    about |= {"measured": _TRUE, "explorable": explorable, "mapped": points is not None}
+    return write_atomic(out / "noise.html", render("noise.html", parts=parts, **about))
 
 
 def _pictures(
@@ -105,10 +101,8 @@ def _pictures(
     if truth:
         yield from _true_pictures(subject, truth)
     if points is not None:
-        panels = {
-            "cluster": labels[shown],
-            "camera": np.char.add("c", (subject.camids[shown] + 1).astype(str)),
-        }
+        cameras = np.char.add("c", (subject.camids[shown] + 1).astype(str))
+        panels = {"cluster": labels[shown], "camera": cameras}
         if wrong is not None:
             panels = {"identity": subject.pids[shown], **panels, "label": ~wrong[shown]}
         caption = "A map of the features (UMAP): a picture, not a measure. The numbers stand in the tables."
@@ -143,7 +137,6 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[st
 
 
 def _map_title(numbers: dict[str, Any]) -> str:
-    """What stands beside the map to explore, because a picture is not a measure."""
     text = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
     quality = numbers["truth"]["label_quality"] if "truth" in numbers else None
     return f"{text}; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}" if quality else text

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
+
+from mmtlib.files import write_atomic
 
 if TYPE_CHECKING:  # whoever only binds executed notebooks waits for neither
     import pandas as pd
@@ -41,8 +44,11 @@ def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return found
 
 
-def picture(figure: Figure, alt: str, caption: str) -> tuple[Markup, str]:
-    """A figure inside the page, with its alt text, and its caption; the figure is closed."""
-    from mmtlib.figures.style import html_image
+def picture(figure: Figure, alt: str, caption: str, file: Path | None = None) -> tuple[Markup, str]:
+    """A figure inside the page, with its alt text, and its caption; it is closed, and kept as a PNG in `file`."""
+    from mmtlib.figures.style import html_image, png
 
-    return html_image(figure, alt), caption
+    width, data = round(96 * figure.get_figwidth()), png(figure)
+    if file is not None:
+        write_atomic(file, data)
+    return html_image(data, alt, width), caption

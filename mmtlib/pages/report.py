@@ -18,7 +18,7 @@ from mmtlib.pages.notebooks import heading
 from mmtlib.pages.parts import picture, render
 from mmtlib.results import comparison, findings, tables
 from mmtlib.results.deviation_list import DEVIATIONS, deviations
-from mmtlib.results.runs import FinishedRun, not_run, read_published, read_runs
+from mmtlib.results.runs import FinishedRun, not_run, read_runs
 
 TITLE = "Mutual Mean-Teaching: what was reproduced"
 
@@ -58,7 +58,6 @@ def write_report(out: str | Path, command: str) -> Path:
             known_deviations=len(DEVIATIONS),
             tolerance=comparison.TOLERANCE,
             paper=comparison.readable(comparison.against_paper(results)),
-            published=_published(),
             **_by_year(results),
             time=_time(results),
             provenance=_provenance(results),
@@ -79,15 +78,11 @@ def _differences(results: Sequence[dict]) -> dict[str, Any]:
     for a, b in (("mmt", "hard"), (findings.CONTROL, "hard"), ("mmt", findings.CONTROL)):
         name, alt = f"{METHODS[a].title} − {METHODS[b].title}", []
         for row in tables.paired(results, a, b, by=("task", "clusters", "variant")).to_dict("records"):
-            mean, *ends = (findings.number(row[end]) for end in ("mean", "low", "high"))
-            sd = tables.spread(row["sd"], np.nan)
-            line = {
-                "difference": name,
-                "mean": mean,
-                "95 % interval": " to ".join(ends) if row["n"] > 1 else "–",
-            }
-            rows.append(line | {"sd": sd, "pairs": row["n"], "runs": tables.group_name(row)})
-            alt.append(f"{tables.group_name(row)}: {findings.difference(row)}")
+            mean, low, high = (findings.number(row[end]) for end in ("mean", "low", "high"))
+            ends, runs = f"{low} to {high}" if row["n"] > 1 else "–", tables.group_name(row)
+            line = {"difference": name, "mean": mean, "95 % interval": ends}
+            rows.append(line | {"sd": tables.spread(row["sd"], np.nan), "pairs": row["n"], "runs": runs})
+            alt.append(f"{runs}: {findings.difference(row)}")
         if alt:
             figure = figures.paired_differences(results, a, b).figure
             shown.append(picture(figure, f"{name}. {'; '.join(alt)}.", name))
@@ -105,11 +100,11 @@ def _quality_and_curves(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         if any(METHODS[run.result["method"]].labels == "clusters" for run in group):
             alt = f"NMI, pairwise precision and recall of the pseudo labels per epoch, {name}; ends in the table above."
             shown.append(picture(figures.label_quality_curves(group), alt, name))
-    return {"curves": curves, "quality": _quality(runs), "quality_figures": shown}
+    return {"curves": curves, "quality": _quality([run.result for run in runs]), "quality_figures": shown}
 
 
-def _quality(runs: Sequence[FinishedRun]) -> pd.DataFrame | None:
-    quality = tables.label_quality([run.result for run in runs])
+def _quality(results: Sequence[dict]) -> pd.DataFrame | None:
+    quality = tables.label_quality(results)
     if quality.empty:
         return None
     shown = {"method": quality["title"]}
@@ -158,14 +153,6 @@ def _pictures(out: Path) -> list[tuple[str, str]]:
     """What the notebooks wrote beside their own pages: maps to explore, animations."""
     files = [path for path in sorted((out / "pictures").glob("*")) if path.suffix in (".html", ".gif")]
     return [(f"pictures/{path.name}", path.stem.replace("_", " ")) for path in files]
-
-
-def _published() -> pd.DataFrame:
-    every = read_published()
-    shown = {name: tables.dashed(every[name], ".1f") for name in ("mAP", "top1", "top5", "top10")}
-    shown |= {name: tables.dashed(every[name]) for name in ("clusters", "year")}
-    every = every.assign(**shown, gap=tables.spreads(every, "gap"))
-    return every.fillna("–").rename(columns=tables.TITLES | {"clusters": "K", "reported_in": "reported in"})
 
 
 def _by_year(results: Sequence[dict]) -> dict[str, Any]:

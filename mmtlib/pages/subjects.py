@@ -39,26 +39,19 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
         )
     settings, last = Settings.of(read_json(folder / "config.json")), run.result["epochs"]
     if not (folder / "epochs").is_dir():
-        return subject_of_images(
-            settings.target, folder / "network_1.safetensors", settings, clusters=clusters
-        )
+        network = folder / "network_1.safetensors"
+        return subject_of_images(settings.target, network, settings, clusters=clusters)
     epochs = [run.epoch(number)["labels"].astype(np.int64) for number in range(1, last + 1)]
     features = run.epoch(max(1, last - 1))["features"].astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     task = f"{settings.method}, {settings.source} → {settings.target}, seed {settings.seed}"
     note = f"The labels of epoch {last} of a run ({task})."
-    dataset = open_dataset(settings.target, settings)
-    return _subject(dataset, note, features, epochs, _pixels(dataset, settings))
+    dataset, size = open_dataset(settings.target, settings), (settings.height, settings.width)
+    return _subject(dataset, note, features, epochs, load_images(dataset.root, dataset.train.paths, *size))
 
 
-def subject_of_images(
-    images: str,
-    checkpoint: Path,
-    settings: Settings,
-    *,
-    labels: Path | None = None,
-    clusters: int | None = None,
-) -> Subject:
+def subject_of_images(images: str, checkpoint: Path, settings: Settings, *, labels: Path | None = None,
+                      clusters: int | None = None) -> Subject:  # fmt: skip
     """Labels that clustering gives to images by a network's features.
 
     Args:
@@ -72,7 +65,7 @@ def subject_of_images(
     if not len(dataset.train):
         raise InputError(f"{images} holds no training images")
     network = open_network(checkpoint, gain=settings.gain)
-    pixels = _pixels(dataset, settings)
+    pixels = load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(settings, [network.to(device)], pixels.to(device))[0]
     if clusters is None:
@@ -93,10 +86,6 @@ def _subject(
     pids = train.pids if (train.pids >= 0).any() else None
     attributes = read_attributes(dataset, train.paths)
     return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
-
-
-def _pixels(dataset: ReIDDataset, settings: Settings) -> torch.Tensor:
-    return load_images(dataset.root, dataset.train.paths, settings.height, settings.width)
 
 
 def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:

@@ -101,9 +101,6 @@ def run_scores(run: RunFolder) -> list[dict[str, Any]]:
     """What the validators say of each epoch of a finished run: a record each, with `epoch` and the hidden `mAP`.
 
     None stands for a validator that has nothing to look at: one network, one camera, fewer than two clusters.
-
-    Raises:
-        InputError: The arrays of an epoch were removed or are damaged, or belong to other images.
     """
     settings = Settings.of(run.result["config"] | {"noise_rate": 0.0})
     target, records = open_dataset(settings.target, settings).train, []
@@ -150,11 +147,9 @@ def _value(validator: Callable[..., float], *inputs: Any) -> float | None:
 
 
 def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Score every epoch of all finished runs that cluster, and keep the numbers in a file for `read`.
+    """Score every epoch of all finished runs in some folders that cluster, and keep the numbers in a file for `read`.
 
     Args:
-        places: Folders of runs.
-        file: The file.
         say: Called with a line per run, which gives the reason where one is left out.
 
     Raises:
@@ -169,15 +164,15 @@ def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> 
     for done, row in enumerate(every, start=1):
         line = f"{row['method']}, {group_name(row)}, seed {row['seed']}"
         try:
-            scored = run_scores(folders[row["result"]["config_hash"]])
-            rows += [_named(row) | record for record in scored]
+            rows += [_named(row) | record for record in run_scores(folders[row["result"]["config_hash"]])]
         except InputError as error:  # one run without features must not stop a hundred others
             left_out.append(line := f"{line}: left out, {error}")
         say(f"{done}/{len(every)} {line}")
     where = " ".join(map(str, places))
     if not rows:
-        expected = "cache/<method>-<hash>/ with result.json and epochs/*.npz"
-        reasons = "; ".join([f"expected {expected}", *left_out[:3]])
+        reasons = "; ".join(
+            ["expected cache/<method>-<hash>/ with result.json and epochs/*.npz", *left_out[:3]]
+        )
         raise InputError(f"no finished run with pseudo labels and features under {where}: {reasons}")
     command = f"mmt validate {where} --out {file}"
     write_json(file, {"command": command, **provenance(), "left_out": left_out, "epochs": rows})
@@ -186,19 +181,16 @@ def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
     """What tells a run of `tables.frame` from others, and whether its settings are those that nobody chose."""
-    result = row["result"]
-    known = result["profile"] if result["profile"] in PROFILES else "quick"
-    profile = make_settings(known, target=result["target"])
-    named = {name: row[name] for name in ("task", "method", "variant", "seed")}
-    named |= {"usual": result["clusters"] == profile.clusters and not row["variant"]}
-    return {"run": result["config_hash"], "clusters": result["clusters"]} | named
+    result, named = row["result"], {name: row[name] for name in ("task", "method", "variant", "seed")}
+    profile = result["profile"] if result["profile"] in PROFILES else "quick"
+    usual = (
+        make_settings(profile, target=result["target"]).clusters == result["clusters"] and not row["variant"]
+    )
+    return {"run": result["config_hash"], "clusters": result["clusters"]} | named | {"usual": usual}
 
 
 def read(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
-    """The committed scores and a note for the reader; an empty table where nobody ran the command yet.
-
-    Args:
-        folder: Where `validators.json` lies; None or "": `results/` of the checkout.
+    """The scores in a folder (see `read_committed`) and a note; an empty table where nobody ran the command yet.
 
     Returns:
         A row per run and epoch: run (its hash), task, method, variant, clusters, seed, usual (K and all else are the
