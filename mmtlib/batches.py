@@ -3,8 +3,6 @@
 Random draws depend on the generators passed in only, never on the number of threads or on the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Executing notebooks by papermill, in this Python, with a page of each that opens without a network."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
@@ -12,12 +10,9 @@ from mmtlib import InputError
 
 
 def execute(path: Path, copy: Path, parameters: dict[str, Any]) -> Path:
-    """Execute one notebook; keep the executed copy (after a failure too) and, beside it, its HTML.
+    """Execute one notebook; keep the executed `copy` (after a failure too) and, beside it, its HTML.
 
-    Args:
-        path: The notebook.
-        copy: Where the executed copy goes.
-        parameters: Values for its parameters cell; a lesson refuses one that it does not have.
+    A lesson refuses a parameter that its parameters cell does not have.
 
     Raises:
         papermill.exceptions.PapermillExecutionError: A cell failed.

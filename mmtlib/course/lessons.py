@@ -1,7 +1,5 @@
 """What the notebooks share: a checked beginning, the profile's runs, a recorded end. And their execution in order."""
 
-from __future__ import annotations
-
 import ast
 import os
 import time
@@ -86,11 +84,8 @@ def begin(name: str, scope: dict[str, Any]) -> Lesson:
 
     Args:
         name: The notebook's name without its ending.
-        scope: `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`).
-
-    Raises:
-        InputError: An injected parameter that the parameters cell does not have (papermill only warns), or an unknown
-            profile.
+        scope: `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`). An injected
+            parameter that the parameters cell does not have is refused (papermill only warns).
     """
     _refuse_unknown_parameters(scope.get("In", []))
     make_settings(scope["profile"])  # refuses an unknown profile

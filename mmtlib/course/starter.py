@@ -3,8 +3,6 @@
 Inside the package, `starter_files` holds the notebooks and what they read: links in a checkout, copies in a wheel.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -24,13 +22,9 @@ FILES = (
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Fill a new or empty folder with the notebooks, their solutions, the matrices and the results that they read.
+    """Fill a new or empty folder with the notebooks and what they read; returns the files, relative to it.
 
-    Returns:
-        The files in it, relative to it. `mmt` takes it as its home when called inside it (`files.home`).
-
-    Raises:
-        InputError: There is something already, which could be somebody's work, or the package is not whole.
+    `mmt` takes the folder as its home when called inside it (`files.home`). What could be somebody's work is refused.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(

@@ -10,6 +10,7 @@ from mmtlib.figures.comparisons import (
     method_bars,
     paired_differences,
     phase_diagram,
+    validator_regrets,
 )
 from mmtlib.figures.curves import label_quality_curves, learning_curves, memorisation_curves, scores_against
 from mmtlib.figures.flows import fate_alluvial
@@ -33,4 +34,3 @@ from mmtlib.figures.pictures import image_grid, image_groups, ranked_gallery, wo
 from mmtlib.figures.published import methods_by_year
 from mmtlib.figures.schema import mmt_schema
 from mmtlib.figures.style import METHOD_STYLE, PALETTE, show, use_style
-from mmtlib.figures.validators import validator_regrets

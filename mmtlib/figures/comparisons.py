@@ -1,6 +1,4 @@
-"""One method against another: bars, paired differences, shares of the gap, phase diagrams."""
-
-from __future__ import annotations
+"""One method, or one choice, against another: bars, paired differences, regrets, phase diagrams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +11,11 @@ from matplotlib.colors import TwoSlopeNorm
 from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.figures.curves import by_method, tick, title
-from mmtlib.figures.style import METHOD_STYLE, beside, legend, name_rows, new_axes
+from mmtlib.figures.style import BLUE, GREY, METHOD_STYLE, beside, legend, name_rows, new_axes
 from mmtlib.results import tables
 from mmtlib.results.ablations import differences, gains
 from mmtlib.results.runs import FinishedRun
+from mmtlib.results.validators import USUAL, VALIDATORS
 
 
 def method_bars(
@@ -105,9 +104,32 @@ def draw_differences(ax: Axes, rows: Sequence[tuple[str, str, Sequence[float], d
 
 
 def _seeds(ax: Axes, values: Sequence[float], row: float, color: str, **look: Any) -> None:
-    """A dot per seed in a row, spread a little upright."""
     spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else 0.0
     ax.plot(values, np.full(len(values), row) + spread, linestyle="", color=color, **look)
+
+
+def validator_regrets(made: pd.DataFrame, question: str, ax: Axes | None = None) -> Axes:
+    """The regret of each way to choose, of `results.validators.choices`, as in `paired_differences`; the best on top.
+
+    Args:
+        question: "epoch", "method", "K" or "eps".
+    """
+    made = made[(made["question"] == question) & made["regret"].notna()]
+    if made.empty:
+        raise InputError(f"no choice of {question}: score runs that differ in it by `mmt validate`")
+    titles = VALIDATORS | {"usual": f"always {USUAL[question]}", "coin": "a coin"}
+    groups = sorted(made.groupby("validator"), key=lambda group: group[1]["regret"].mean())
+    ax, rows = new_axes(ax, height=1.2 + 0.36 * len(groups)), []
+    beside(ax, -0.8, "rank", annotation_clip=False)
+    for place, (name, group) in enumerate(groups):
+        regrets, rank = group["regret"].to_numpy(), group["rank"].mean()
+        rows.append((titles[name], BLUE if name in VALIDATORS else GREY, regrets, tables.interval(regrets)))
+        beside(ax, place, "" if pd.isna(rank) else f"{rank:+.2f}".replace("-", "−"))
+    draw_differences(ax, rows)
+    ax.set(
+        xlabel="mAP below the best choice", xlim=(-0.5, None), title=f"Choice of {question} without labels"
+    )
+    return ax
 
 
 def phase_diagram(results: Sequence[dict], a: str = "mmt", b: str = "hard", xs: Sequence[int] | None = None,

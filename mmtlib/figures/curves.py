@@ -1,7 +1,5 @@
 """Scores and label quality over the epochs, and scores against a setting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

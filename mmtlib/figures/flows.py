@@ -1,7 +1,5 @@
 """What each clustering does to the images of the one before, as ribbons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,17 +15,11 @@ _BAR = 0.16  # width of a bar, where the next one is 1 away
 
 
 def image_fates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What happened to each image between two clusterings of the same images.
+    """What happened to each image between two clusterings (N), −1 for images left out: indices into `FATES` (N).
 
-    Args:
-        before: Pseudo labels of one epoch (N), −1 for images left out.
-        after: Pseudo labels of a later epoch (N).
-
-    Returns:
-        An index into `FATES` per image (N). *Stayed*: in the cluster that matches its old one (Hungarian method).
-        *Merged*: at least half of its old cluster went into another one's match, and it with them. *Split*: at least
-        half of its new cluster comes from its old one, which lives on elsewhere. *Left out*: it has no label now.
-        *Moved alone*: the rest, those that had no label before among them.
+    *Stayed*: in the cluster that matches its old one (Hungarian method). *Merged*: at least half of its old cluster
+    went into another one's match, and it with them. *Split*: at least half of its new cluster comes from its old one,
+    which lives on elsewhere. *Left out*: it has no label now. *Moved alone*: the rest, and all that had no label.
     """
     flow = label_flow(before, after)
     rows, columns = np.searchsorted(flow.before, before), np.searchsorted(flow.after, after)
@@ -43,9 +35,7 @@ def image_fates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def fate_alluvial(labels: Sequence[np.ndarray]) -> Axes:
     """All images by what each clustering did to them: a column per change of epoch. No truth is needed.
 
-    Args:
-        labels: Pseudo labels (N) of the same images in at least two successive epochs; of many, eight are shown. A
-            ribbon has the colour of what it leaves.
+    Of the pseudo labels (N) of many epochs, eight are shown. A ribbon has the colour of what it leaves.
     """
     if len(labels) < 2:
         raise InputError(f"labels of {len(labels)} epoch: give the same images in at least two epochs")
@@ -57,7 +47,7 @@ def fate_alluvial(labels: Sequence[np.ndarray]) -> Axes:
     ax = new_axes(None, height=4.6)
     for column, (before, after) in enumerate(zip(states, states[1:])):
         flow = np.histogram2d(before, after, bins=range(len(FATES) + 1))[0] / states.shape[1]
-        _ribbons(ax, column, flow, tops[column], tops[column + 1])
+        _ribbons(ax, column, flow, tops[column].copy(), tops[column + 1].copy())
     places, look = range(len(states)), {"linewidth": 0, "zorder": 3}
     for (fate, color), height, top in zip(FATES.items(), shares.T, tops.T):
         if height.any():
@@ -80,7 +70,6 @@ def _ribbons(ax: Axes, column: int, flow: np.ndarray, left: np.ndarray, right: n
     """Ribbons between two columns: shares (from, to), and the upper ends of both columns' bars."""
     way = np.linspace(0, 1, 30)
     x, rise = column + _BAR / 2 + (1 - _BAR) * way, way**2 * (3 - 2 * way)
-    left, right = left.copy(), right.copy()
     for (source, target), share in np.ndenumerate(flow):
         if share:
             top = left[source] + (right[target] - left[source]) * rise

@@ -1,7 +1,5 @@
 """Histograms: distances, triplet targets, silhouettes, sizes of clusters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -13,12 +11,7 @@ from mmtlib.figures.style import BLUE, MAX_WIDTH, VERMILLION, legend, new_axes
 
 
 def triplet_target_histogram(targets: np.ndarray, right: np.ndarray, ax: Axes | None = None) -> Axes:
-    """The teacher's soft triplet targets T′_i: of true triplets, and of those that the pseudo labels got wrong.
-
-    Args:
-        targets: T′_i in [0, 1], (B).
-        right: Whether the positive shows the anchor's identity and the negative another one, (B) bool.
-    """
+    """The teacher's soft triplet targets T′_i (B): of true triplets (`right`, (B) bool), and of wrong ones."""
     ax = new_axes(ax)
     kinds = {"true triplets": targets[right], "false triplets": targets[~right]}
     groups = {f"{name} ({len(t)}, mean {np.mean(t):.2f})" if len(t) else name: t for name, t in kinds.items()}
@@ -31,11 +24,7 @@ def triplet_target_histogram(targets: np.ndarray, right: np.ndarray, ax: Axes | 
 
 
 def distance_histogram(distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Distances of image pairs of one identity and of two, a panel per domain on one scale.
-
-    Args:
-        distances: Panel title → (distances within identities (n), distances between identities (m)).
-    """
+    """Panel title → distances of image pairs of one identity (n) and of two (m), all on one scale."""
     figure, axes = plt.subplots(1, len(distances), figsize=(MAX_WIDTH, 3.6), sharex=True, sharey=True, squeeze=False,
                                 layout="constrained")  # fmt: skip
     values = np.concatenate([each for pair in distances.values() for each in pair])
@@ -49,12 +38,7 @@ def distance_histogram(distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
 
 
 def silhouette_histogram(scores: np.ndarray, wrong: np.ndarray | None = None) -> Axes:
-    """Silhouettes of the images, apart for right and wrong labels where the truth is known.
-
-    Args:
-        scores: As by `noise.silhouettes` (N); NaN is left away.
-        wrong: As by `noise.measures.wrong_labels` (N), or None.
-    """
+    """Silhouettes (N) of the images that have one, apart for right and `wrong` labels (N) where the truth is known."""
     ax, known = new_axes(None, height=3.2), ~np.isnan(scores)
     masks = {"all": known}
     if wrong is not None:

@@ -4,8 +4,6 @@ The page holds its scripts, data and pictures and loads nothing. It is drawn by 
 `make install WITH=hover`. Nothing else needs it.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -50,14 +48,10 @@ def write_hover_page(path: str | Path, title: str, maps: np.ndarray, images: Any
 
     Args:
         maps: (E, N, 2), see `maps.umap_sequence`.
-        images: uint8 (N, 3, H, W), an array or a tensor.
-        names: Of the images (N), such as their file names.
+        images, names: uint8 (N, 3, H, W), an array or a tensor, and what to call each (N).
         labels: What can colour the points, the first one at the start: title → (N), or (E, N) where it differs from
             epoch to epoch. Integers (−1: none, grey) that differ are matched, so that colours hold still.
         captions: Per epoch, such as a number: a picture is not a measure.
-
-    Raises:
-        InputError: Bokeh is not installed, or the arrays differ in length.
     """
     if not can_hover():
         raise InputError("this page needs Bokeh, which is not installed: make install WITH=hover")

@@ -1,7 +1,5 @@
 """Maps of feature spaces: UMAP, fitted once with a fixed seed; panels that colour one in several ways; how it moves."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -91,8 +89,7 @@ def umap_panels(
 
     Args:
         points: (N, 2), or panel title → (N, 2).
-        panels: Title → labels (N): booleans (False is marked by a cross) or categories. Put a number such as NMI into
-            the title.
+        panels: Title, with a number such as NMI → labels (N): booleans (False is marked by a cross) or categories.
         groups: Of many categories (identities, clusters) the largest `groups` are coloured, the rest is grey.
     """
     maps = points if isinstance(points, Mapping) else dict.fromkeys(panels, points)
@@ -136,9 +133,8 @@ def animate_maps(path: str | Path, maps: np.ndarray, labels: np.ndarray, titles:
     """Write an animation in which every image glides from its place in one epoch to that in the next.
 
     Args:
-        maps: (E, N, 2), each begun where the one before ended: see `umap_sequence`.
-        labels: What colours the points, as in `umap_panels`, (E, N). On the way the colours are those of the
-            epoch that is nearer.
+        maps: (E, N, 2), of `umap_sequence`.
+        labels: What colours the points, as in `umap_panels`, (E, N). On the way the epoch that is nearer counts.
         titles: Per epoch; put a number such as the purity into it.
     """
     if np.shape(maps) != (*labels.shape, 2) or len(titles) != len(labels):

@@ -1,7 +1,5 @@
 """Wrong pseudo labels: which they are, what they have in common, how they come and go, how they follow a setting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,8 +28,6 @@ def contingency_heatmap(labels: np.ndarray, pids: np.ndarray, clusters: int = 8,
     """Images per identity (row) and cluster (column): the clusters with most false merges, and where their people are.
 
     Args:
-        labels: Pseudo labels (N).
-        pids: True identities (N).
         clusters: How many columns; a last one counts these people's images in all other clusters.
         people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
     """
@@ -105,8 +101,7 @@ def noise_curves(curves: pd.DataFrame, measures: Mapping[str, str], marks: Mappi
 
     Args:
         curves: The index is the setting (K, eps); a column per measure.
-        measures: Column → name in the legend.
-        marks: Name → value of the setting, such as what a rule chose; vertical lines.
+        measures, marks: Column → name in the legend; name → value of the setting, such as what a rule chose.
     """
     ax = new_axes(None)
     for (column, name), color, marker in zip(measures.items(), PALETTE, MARKERS):
@@ -119,11 +114,9 @@ def noise_curves(curves: pd.DataFrame, measures: Mapping[str, str], marks: Mappi
 
 
 def entropy_scatter(clusters: pd.DataFrame, expected: float) -> Axes:
-    """Purity of each cluster against how mixed its cameras are; larger dots are larger clusters.
+    """Purity of each cluster of `noise.cluster_table` against how mixed its cameras are; larger dots are larger ones.
 
-    Args:
-        clusters: As by `noise.cluster_table` with identities and cameras.
-        expected: Mean camera entropy of the true identities, marked by a line.
+    A line marks the mean camera entropy that is `expected` of the true identities.
     """
     ax, shown = new_axes(None), clusters.dropna(subset="camera_entropy")
     x, y = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(shown)))  # small clusters share few values

@@ -1,7 +1,5 @@
 """Images side by side: grids, ranked galleries, clusters and people with the most errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +14,7 @@ from mmtlib.noise.clusters import cluster_table, identity_table
 
 
 def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
-    """Images side by side.
-
-    Args:
-        images: uint8 (N, 3, H, W), an array or a tensor.
-        titles: A short title per image.
-    """
+    """Images, uint8 (N, 3, H, W), an array or a tensor, side by side, each with a short title if these are given."""
     pictures = as_pixels(images)
     if titles is not None and len(titles) != len(pictures):
         raise InputError(f"{len(pictures)} images but {len(titles)} titles: give one per image, or none")
@@ -38,8 +31,7 @@ def ranked_gallery(queries: Any, gallery: Any, right: np.ndarray, titles: Sequen
     """Queries, a row each, and their gallery in ranked order, framed: right green ✓, wrong vermillion ✗.
 
     Args:
-        queries: uint8 (Q, 3, H, W).
-        gallery: uint8 (Q, R, 3, H, W): nearest first.
+        queries, gallery: uint8 (Q, 3, H, W) and (Q, R, 3, H, W), nearest first.
         right: Whether a gallery image shows the query's identity, (Q, R) bool.
         titles: Of the queries; none: "query".
     """
@@ -82,10 +74,8 @@ def image_groups(images: Any, groups: Mapping[str, np.ndarray], inner: np.ndarra
     """Groups of images, a row each, in the order of an inner label, which colours the frames.
 
     Args:
-        images: uint8 (N, 3, H, W), an array or a tensor.
         groups: Title → members (N, bool). Of a large group, images at even steps are shown.
         inner: (N) integers; −1 stands for none.
-        camids: Cameras (N).
     """
     if not groups:
         raise InputError("no group of images to show")

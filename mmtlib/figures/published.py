@@ -1,7 +1,5 @@
 """MMT among the methods before and after it."""
 
-from __future__ import annotations
-
 import textwrap
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """The method as a drawing: two networks, two means, and who teaches whom."""
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 

@@ -1,7 +1,5 @@
 """How every figure looks: a colour-blind safe palette, one colour and marker per method, alt text with each figure."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
@@ -116,12 +114,7 @@ def html_image(image: bytes, alt: str, width: int) -> Markup:
 
 
 def show(figure: Figure | Axes, alt: str) -> None:
-    """Show a figure in a notebook, once and with its alt text.
-
-    Args:
-        figure: A figure, or any axes of it.
-        alt: What the figure shows, in a sentence or two, for readers who do not see it.
-    """
+    """Show a figure (or any axes of it) in a notebook, once, with a sentence or two for readers who do not see it."""
     whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
     display_image(png(whole), alt, round(96 * whole.get_figwidth()))
 

@@ -3,8 +3,6 @@
 Everything a page needs is inside it or beside it in `DIR/book`, so that the folder can be handed on as it is.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -36,12 +34,8 @@ class Chapter:
 def make_book(out: Path) -> Path:
     """Write the book of the notebooks that were executed into a folder, for an older one; returns its index page.
 
-    Args:
-        out: The folder of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
-            `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
-
-    Raises:
-        InputError: No notebook was executed into the folder.
+    The folder is that of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
+    `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
     """
     chapters = [
         Chapter(f"{place}{copy.stem}.html", *notebook_body(copy))

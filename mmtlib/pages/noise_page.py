@@ -4,8 +4,6 @@ Where the identities are known, the labels are measured against them; where not,
 sizes, silhouettes, cameras, and how steady the labels are from epoch to epoch.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +58,11 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         labels = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
         labels |= {"identity": subject.pids} if subject.known is not None else {}
         about = subject.images[shown], [subject.names[i] for i in shown]
-        about += {name: each[shown] for name, each in labels.items()}, [_map_title(numbers)]
+        # A picture is not a measure.
+        beside = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
+        if quality := numbers.get("truth", {}).get("label_quality"):
+            beside += f"; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}"
+        about += {name: each[shown] for name, each in labels.items()}, [beside]
         figures.write_hover_page(out / "map.html", subject.name, points[None], *about)
     # Plain numbers, not NumPy's; what is not finite becomes null.
     plain = pd.Series(numbers, dtype=object).to_json(double_precision=15)
@@ -134,12 +136,6 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[st
                 "Share of each cause beside its base rate; in brackets the 95 % interval of their ratio."
             )
             yield title, kind, figures.cause_bars(pd.DataFrame(truth[kind])), caption
-
-
-def _map_title(numbers: dict[str, Any]) -> str:
-    text = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
-    quality = numbers["truth"]["label_quality"] if "truth" in numbers else None
-    return f"{text}; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}" if quality else text
 
 
 def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:

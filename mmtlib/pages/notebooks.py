@@ -1,7 +1,5 @@
 """Executed notebooks as web pages that open without a network: figures, styles and formulas inside, nothing loaded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import cache

@@ -1,7 +1,5 @@
 """The report as one HTML page: numbers, figures, notebooks, deviations. It needs no network and no script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +37,8 @@ def write_report(out: str | Path, command: str) -> Path:
     out = Path(out)
     runs = read_runs(out)
     results = [run.result for run in runs]
+    by_year = comparison.state_of_the_art(results)
+    alt = "mAP of published methods on the paper's four tasks, a line each, by year; the drawn world's below."
     with mpl.rc_context():
         figures.use_style()
         page = render(
@@ -46,7 +46,8 @@ def write_report(out: str | Path, command: str) -> Path:
             title=TITLE,
             command=command,
             sentences=findings.sentences(results),
-            scores=_scores(results),
+            scores=tables.table(results).groupby("task", sort=False),
+            readable=tables.readable,
             gap_note=tables.GAP,
             scored_note=tables.footnote(results),
             **_differences(results),
@@ -58,18 +59,15 @@ def write_report(out: str | Path, command: str) -> Path:
             known_deviations=len(DEVIATIONS),
             tolerance=comparison.TOLERANCE,
             paper=comparison.readable(comparison.against_paper(results)),
-            **_by_year(results),
+            by_year=comparison.readable_by_year(by_year),
+            by_year_figure=picture(
+                figures.methods_by_year(by_year), alt, "MMT among the methods before and after it"
+            ),
             time=_time(results),
             provenance=_provenance(results),
         )
     write_json(out / "results.json", results)
     return write_atomic(out / "report.html", page)
-
-
-def _scores(results: Sequence[dict]) -> list[tuple[str, pd.DataFrame]]:
-    """A table per task: the method and its mAP come first, so that they stand side by side on a telephone."""
-    groups = tables.table(results).groupby("task", sort=False)
-    return [(task, tables.readable(rows).drop(columns="task")) for task, rows in groups]
 
 
 def _differences(results: Sequence[dict]) -> dict[str, Any]:
@@ -131,7 +129,6 @@ def _settings_of_profile(runs: Sequence[FinishedRun]) -> list[tuple[str, list[Fi
 
 
 def _notebooks(out: Path) -> list[dict[str, Any]]:
-    """The executed notebooks: what each asks, its page, and what it recorded."""
     items = []
     lessons = sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     for copy in [*lessons, *sorted((out / "cells").glob("*/cell.ipynb"))]:
@@ -155,15 +152,7 @@ def _pictures(out: Path) -> list[tuple[str, str]]:
     return [(f"pictures/{path.name}", path.stem.replace("_", " ")) for path in files]
 
 
-def _by_year(results: Sequence[dict]) -> dict[str, Any]:
-    rows = comparison.state_of_the_art(results)
-    alt = "mAP of published methods on the paper's four tasks, a line each, by year; the drawn world's below."
-    shown = picture(figures.methods_by_year(rows), alt, "MMT among the methods before and after it")
-    return {"by_year": comparison.readable_by_year(rows), "by_year_figures": [shown]}
-
-
 def _time(results: Sequence[dict]) -> pd.DataFrame:
-    """Mean seconds of a run per stage and method."""
     rows = []
     for (task, method), group in tables.frame(results).groupby(["task", "method"], sort=False):
         row = {"task": task, "method": METHODS[method].title, "runs": len(group)}
@@ -194,7 +183,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """A recorded value in a line."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):

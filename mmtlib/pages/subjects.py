@@ -1,7 +1,5 @@
 """What `mmt noise` looks at: the pseudo labels of a run, or those of a network's features of any images."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -26,11 +24,8 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
     """The pseudo labels that a run trained on; those of its network's features where it trained on none.
 
     Args:
-        folder: A run's folder, `runs/<profile>/cache/<method>-<hash>`.
+        folder: A finished run's folder, `runs/<profile>/cache/<method>-<hash>`.
         clusters: K for a run without pseudo labels (direct transfer); None takes DBSCAN.
-
-    Raises:
-        InputError: Not a finished run's folder.
     """
     run = RunFolder(folder)
     if run.result is None:

@@ -1,7 +1,5 @@
 """What single parts and alternatives are worth, by how long is trained and how wrong the labels are."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -154,14 +152,9 @@ class Crossing:
 
 
 def crossing(results: Sequence[dict], a: str, b: str) -> Crossing | None:
-    """From which share of replaced labels on `a` leads `b`.
+    """From which share of replaced labels on `a` leads `b`, in results of one task.
 
-    Args:
-        results: Result dicts of one task that differ in method, seed and noise rate.
-
-    Returns:
-        The crossing over the shares and seeds that both methods have throughout; None where fewer than two shares or
-        two seeds are complete.
+    It is over the shares and seeds that both have throughout; None where fewer than two of either are complete.
     """
     found = gains(results, a, b, "noise_rate")
     every = pd.DataFrame({rate: differences for (rate,), differences in found.items()}).dropna()

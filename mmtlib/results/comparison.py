@@ -1,7 +1,5 @@
 """Ours beside theirs: the paper's table cell by cell, and the cells of a matrix, with what nobody ran said so."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +39,7 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
 
     Args:
         results: Result dicts of any runs; those on other data are left aside.
-        reported_in: Whose table: the beginning of `reported_in` in the published results.
+        reported_in: Whose table: how `reported_in` of the published results begins.
 
     Returns:
         A row per published cell, and one per variant where a cell of ours was run with settings changed: source,

@@ -1,7 +1,5 @@
 """The differences between our runs and the paper's, as data: the report lists those that hold for its runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The numbers read back in words. Every sentence follows from the results it is given, whichever way they fall."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,12 +1,9 @@
 """The runs of a whole matrix in one committed file: too long to train in a notebook, read with their origin."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -39,29 +36,21 @@ def _command(name: str) -> str:
 
 def write_results(runs: Sequence[FinishedRun | RunFolder], name: str, cells: int, file: Path) -> Path:
     """Keep the finished runs of a matrix, which has so many cells, in one file, for `read`."""
-    entries = [_entry(run.result, run.history) for run in runs]
+    entries = []
+    for run in runs:  # a list over the epochs for each score and measure of the labels; `_history` reads them
+        labels = [record["label_quality"] for record in run.history if "label_quality" in record]
+        curve = {name: [round(record[name], 4) for record in run.history] for name in SCORES}
+        label_curve = {name: [round(each[name], 5) for each in labels] for name in QUALITY if labels}
+        memorised = run.history[-1].get("memorisation")
+        entries.append(run.result | {"curve": curve, "label_curve": label_curve, "memorisation": memorised})
     return write_json(file, {"command": _command(name), **provenance(), "cells": cells, "results": entries})
-
-
-def _entry(result: dict, history: list[dict]) -> dict[str, Any]:
-    """A run's result, with a list over its epochs for each score and measure of the labels; `_history` reads it."""
-    labels = [record["label_quality"] for record in history if "label_quality" in record]
-    return result | {
-        "curve": {name: [round(record[name], 4) for record in history] for name in SCORES},
-        "label_curve": {name: [round(each[name], 5) for each in labels] for name in QUALITY if labels},
-        "memorisation": history[-1].get("memorisation"),
-    }
 
 
 def read(name: str, folder: str | Path | None = None) -> MatrixResults:
     """The committed runs of a matrix; those of another version of the code, settings or images are left out.
 
-    Args:
-        name: The matrix's name: the file is `<name>.json`, and `matrices/<name>.yaml` says what is in it.
-        folder: Where the file lies; None or "": `results/` of the checkout.
-
-    Returns:
-        The runs, and in `note` their number, date, hardware and command, or how to make them.
+    The file is `<name>.json` in a folder (see `read_committed`); `matrices/<name>.yaml` says what is in it. The note
+    tells the runs' number, date, hardware and command, or how to make them.
     """
     if (content := read_committed(name, folder)) is None:
         return MatrixResults([], f"{name}.json: not run yet. To run it: {_command(name)}")

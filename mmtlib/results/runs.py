@@ -1,7 +1,5 @@
 """The finished runs of a folder, what is missing of them, and the published numbers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Runs are compared where they agree in everything but what is compared: a seed th
 clusters, flipped labels) is a row of its own, never one more seed of the same row. Nothing here needs PyTorch.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ Each looks at the target as the networks see it after an epoch: at the stored fe
 run's own clustering makes of them, which would be the next epoch's labels. More is meant to be better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +53,7 @@ def density(features, temperature: float = TEMPERATURE) -> float:
 
     −1/N Σ_i Σ_{j≠i} P_ij log P_ij with P_ij = exp(f_i·f_j / τ) / Σ_{k≠i} exp(f_i·f_k / τ).
 
-    Args:
-        features: (N, D) array or tensor of unit rows. The paper takes softmax outputs; our classes change each epoch.
-        temperature: τ.
+    f are unit rows (N, D). The paper takes softmax outputs; our classes change each epoch.
     """
     rows, total = as_features(features), 0.0
     for start in range(0, len(rows), BLOCK):
