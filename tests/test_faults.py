@@ -313,7 +313,8 @@ def test_drawing_processes_end_with_the_one_that_started_them(tmp_path):
 
 
 DRAW_IN_A_POOL = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with interrupts ignored
 from mmtlib.processes import process_pool
 from mmtlib.world import generate
 with process_pool(2) as pool:

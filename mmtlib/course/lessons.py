@@ -36,11 +36,10 @@ class Lesson:
         (source, target), seed = TASKS[self.profile][0], SEEDS[self.profile][0]
         return make_settings(self.profile, **{"source": source, "target": target, "seed": seed} | changes)
 
-    def runs(
-        self, methods: Sequence[str], seeds: Sequence[int] | None = None, **changes: Any
-    ) -> list[RunFolder]:
-        """Runs of methods × seeds (None: all) on the first task, cached or trained."""
-        wanted = _product(self.profile, TASKS[self.profile][:1], methods, seeds, **changes)
+    def runs(self, methods: Sequence[str], seeds: Sequence[int] | None = None,
+             tasks: Sequence[tuple[str, str]] | None = None, **changes: Any) -> list[RunFolder]:  # fmt: skip
+        """Runs of methods × seeds (None: all) × tasks (None: the first), cached or trained."""
+        wanted = _product(self.profile, tasks or TASKS[self.profile][:1], methods, seeds, **changes)
         return run_all(wanted, self.out, profile=self.profile)
 
     def record(self, **values: Any) -> None:
