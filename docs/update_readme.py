@@ -26,7 +26,7 @@ from mmtlib.data.checks import PUBLISHED
 from mmtlib.figures.style import legend, new_axes
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import findings, matrix_results, tables
-from mmtlib.results.ablations import crossing
+from mmtlib.results.ablations import crossing, differences, groups, leads, published_leads
 from mmtlib.results.comparison import PHOTOGRAPHS
 from mmtlib.results.runs import read_published, read_runs
 from mmtlib.results.tables import paired, readable
@@ -130,6 +130,43 @@ def clusters_section() -> str:
         for (a, b), rows in found.items()
     ]
     return "\n\n".join([shown, *sentences])
+
+
+def gain_section() -> str:
+    """Rows that ask whose gain MMT's is: what each knows, its distance from MMT; and the lead with DBSCAN."""
+    matrix = matrix_results.read("whose_gain", RESULTS)
+    if not matrix.runs:
+        return matrix.note
+    parts = []
+    for task in dict.fromkeys((r["source"], r["target"]) for r in matrix.results):
+        results = [r for r in matrix.results if (r["source"], r["target"]) == task]
+        methods = [m for m in dict.fromkeys(r["method"] for r in results) if m != "mmt"]
+        rows, lines = differences(results, methods), []
+        for row in rows.to_dict("records"):
+            score = tables.spread(row["score"], row["score_sd"])
+            gap = tables.spread(row["gap"], row["gap_sd"], 0)
+            ahead = _interval(row["mean"], row["low_all"], row["high_all"])
+            lines.append([row["title"], METHODS[row["method"]].knows, f"{row['lr']:g}", score, gap, ahead])
+        own = next(row for row in tables.table(results).to_dict("records") if row["method"] == "mmt")
+        ahead = f"mAP minus MMT's {tables.spread(own['mAP'], own['mAP_sd'])}"
+        header = ["", "knows", "learning rate", "mAP", "gap closed (%)", ahead]
+        parts += [f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds", _markdown(header, lines)]
+        parts.append(f"The intervals hold for all {len(rows)} rows at once (95 %, Bonferroni).")
+        parts.append("\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles))
+    lead, theirs = leads(matrix.results), published_leads().set_index("task").loc["all"]
+    if len(lead):
+        row = lead.iloc[-1]
+        ours = {name: _interval(*(row[name + end] for end in ("", "_low", "_high"))) for name in theirs.index}
+        parts.append(
+            f"MMT minus hard labels: {ours['kmeans']} mAP with k-means, {ours['dbscan']} with DBSCAN "
+            f"(published means over six tasks: {theirs['kmeans']:+.1f} and {theirs['dbscan']:+.1f}); "
+            f"the change is {_interval(row['change'], row['change_low'], row['change_high'])}."
+        )
+    return "\n\n".join(parts)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 SPEED = (  # benchmark, what it is, its row of ours, the row of the plain way
@@ -300,6 +337,8 @@ def results_page() -> str:
         noise_section(),
         "## Half and twice the clusters",
         clusters_section(),
+        "## Whose gain is it?",
+        gain_section(),
         "## How fast it is",
         time_section(),
         speed_section(),
