@@ -152,7 +152,9 @@ def gain_section() -> str:
         header = ["", "knows", "learning rate", "mAP", "gap closed (%)", ahead]
         parts += [f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds", _markdown(header, lines)]
         parts.append(f"The intervals hold for all {len(rows)} rows at once (95 %, Bonferroni).")
-        parts.append("\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles))
+        parts.append(
+            "\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles)
+        )
     lead, theirs = leads(matrix.results), published_leads().set_index("task").loc["all"]
     if len(lead):
         row = lead.iloc[-1]
