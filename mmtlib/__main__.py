@@ -90,13 +90,18 @@ def _run(options: argparse.Namespace) -> None:
 
 def _adapt(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("source", "target", "method", "seed")}
-    given |= {"same_domain": options.same_domain} | dict(map(parse_override, options.set))
+    given |= {"same_domain": options.same_domain, "target_labels": str(options.target_labels or "")}
+    given |= dict(map(parse_override, options.set))
     settings = make_settings(options.profile, **given)
-    from mmtlib.data.tasks import census
+    from mmtlib.data.tasks import census, target_labels
     from mmtlib.runs.run import run
 
     own = settings.target not in EMBEDDED_DOMAINS and options.profile != "paper"
-    if own and has_clusters(settings.method) and "clusters" not in given:
+    if settings.target_labels:
+        labels = target_labels(settings)
+        settings = settings.replace(clusters=len(set(labels[labels >= 0].tolist())))
+        _say(f"K = {settings.clusters}: the clusters of {settings.target_labels}, in every epoch")
+    elif own and has_clusters(settings.method) and "clusters" not in given:
         images = census(settings.target, settings).images
         settings = settings.replace(clusters=guessed_clusters(images))
         _say(
@@ -244,6 +249,7 @@ COMMANDS = {
         ("--out", "DIR", "folder of the runs; runs that exist there are not repeated", _NEEDED),
         ("--set", "KEY=VALUE", "override a setting; may be repeated", _MANY),
         ("--same-domain", "", "source and target may be one, as a sanity check"),
+        ("--target-labels", "FILE", "train on these instead of clustering: path,cluster, as in an edited clusters.csv"),
     )),
     "evaluate": ("mAP and CMC of a network file on a data set's test images", _evaluate, (
         ("checkpoint", "FILE", "a run's network_1.safetensors, or one of MMT, SpCL, OpenUnReID"),

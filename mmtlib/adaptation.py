@@ -194,7 +194,7 @@ def pseudo_labels(
         settings: Names the method, K or DBSCAN's parameters, and the controlled noise.
         epoch: From 0; the random streams depend on it.
         features: One (N, D) tensor of unit rows per network; clustering stays on its device.
-        target: The images; their identities are read by `supervised` only.
+        target: The images; their identities are read by `supervised` only. Corrected labels take the place of clusters.
         memory: Holds DBSCAN's eps from the first epoch on.
 
     Returns:
@@ -210,7 +210,9 @@ def pseudo_labels(
         features = [camera_normalised(each, target.camids) for each in features]
     joined = features[0] if len(features) == 1 else _join(settings, features)
     seed = stream_seed(settings.seed, "clusters", epoch)
-    if method.clustering == "kmeans":
+    if settings.target_labels:
+        labels = numbered(target.labels)
+    elif method.clustering == "kmeans":
         labels = clustering.kmeans(joined, settings.clusters, seed)[0].cpu().numpy()
     else:
         options = {"k1": settings.k1, "k2": settings.k2}

@@ -120,6 +120,7 @@ class Settings:
     source: str = "plaza"  # an embedded domain or a folder
     target: str = "station"
     same_domain: bool = False  # source and target may be one: a sanity check, where there is no gap to close
+    target_labels: str = ""  # a table path,cluster whose labels replace those of clustering in every epoch; "": none
     method: str = "mmt"
     seed: int = 1
     # the embedded world (ignored for folders)
@@ -180,7 +181,7 @@ class Settings:
             object.__setattr__(
                 self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name])
             )
-        for name in ("source", "target", "imagenet"):
+        for name in ("source", "target", "imagenet", "target_labels"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
             raise InputError(
@@ -188,6 +189,8 @@ class Settings:
                 "set same_domain=true (mmt adapt --same-domain) where this is meant as a sanity check"
             )
         _one_of("method", self.method, METHODS)
+        clustered = METHODS[self.method].labels == "clusters"
+        self._need(clustered or not self.target_labels, "target_labels", "none for a method without pseudo labels")
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("cluster_features", self.cluster_features, ("concat", "average"))
         _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
@@ -339,9 +342,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration (a JSON value)."""
-    config = {
-        k: v for k, v in config.items() if (k, v) != ("same_domain", False)
-    }  # as before there was the setting
+    later = {"same_domain": False, "target_labels": ""}  # as before there were these settings
+    config = {k: v for k, v in config.items() if k not in later or v != later[k]}
     text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False).encode()
     return hashlib.sha256(text).hexdigest()[:12]
 
@@ -371,7 +373,8 @@ def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable
         counted.discard("noise_kind")
     counted &= set(base if names is None else names)
     changed = [k for k in base if k in config and k in counted and config[k] != base[k]]
-    return ", ".join(f"{name} {config[name]}" for name in changed)
+    words = {name: name for name in changed} | {"target_labels": "corrected labels"}
+    return ", ".join(f"{words[name]} {config[name]}" for name in changed)
 
 
 def profile_variant(profile: str, settings: Settings) -> str:

@@ -9,9 +9,11 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from mmtlib import InputError
 from mmtlib.data.images import IMAGE_SUFFIXES, refuse_repeats
@@ -140,7 +142,35 @@ def _meanings(header: list[str]) -> list[str]:
     """What each column is to us, "" if nothing. A column called exactly so goes before its synonyms."""
     plain = [re.sub(r"[\s_-]", "", name).lower() for name in header]
     means = [_MEANS.get(name, "") for name in plain]
+    if "pid" not in means:  # as in the clusters.csv of `mmt noise`
+        means = ["pid" if name == "cluster" else m for name, m in zip(plain, means)]
     return [m if name == m or m not in plain else "" for name, m in zip(plain, means)]
+
+
+def labels_of(file: Path, root: Path, paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Identities (or clusters) and cameras of images from a table `path,pid` or `path,cluster`, checked.
+
+    Args:
+        file: Paths in it are relative to `root`.
+        paths: The images (N).
+
+    Returns:
+        Both (N) int64, −1 where the table says nothing.
+    """
+    if not file.is_file():
+        raise InputError(f"{file} is not a file. Give a table with the columns path,pid or path,cluster")
+    rows = read_table(file, root, ("path", "pid"))
+    place = {path: i for i, path in enumerate(paths)}
+    if strange := [row.path for row in rows if row.path not in place]:
+        raise InputError(
+            f"{file} names {len(strange)} images that are not in {root}: {some(strange)}. "
+            "Paths are relative to that folder"
+        )
+    pids, camids = np.full((2, len(place)), NO_LABEL)
+    for row in rows:
+        pids[place[row.path]] = row.pid
+        camids[place[row.path]] = NO_LABEL if row.camid is None else row.camid
+    return pids, camids
 
 
 def _columns(file: Path, header: list[str], needed: tuple[str, ...]) -> dict[str, int]:

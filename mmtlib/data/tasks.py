@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, Settings, config_hash
 from mmtlib.data.images import read_image
 from mmtlib.data.readers import ReIDDataset, Split, read_dataset
+from mmtlib.data.tables import labels_of
 from mmtlib.files import home, shown, some
 from mmtlib.processes import in_threads
 from mmtlib.world import generate, pictures, world
@@ -31,6 +32,7 @@ class Images:
     images: Tensor
     pids: np.ndarray
     camids: np.ndarray
+    labels: np.ndarray | None = None  # corrected pseudo labels (N), −1 for what is left out; None: there are none
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,20 @@ def load_images(
 def load_task(settings: Settings) -> Task:
     """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
     data = Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS})
-    return _load_task(data, *data_keys(data))
+    task = _load_task(data, *data_keys(data))
+    labels = target_labels(settings)
+    return task if labels is None else replace(task, target=replace(task.target, labels=labels))
+
+
+def target_labels(settings: Settings) -> np.ndarray | None:
+    """The target's corrected labels (N), as its table numbers them; −1 for images without. None: no table is given."""
+    if not settings.target_labels:
+        return None
+    target, file = open_dataset(settings.target, settings), Path(settings.target_labels)
+    labels, _ = labels_of(file, target.root, target.train.paths)
+    if (count := len(np.unique(labels[labels >= 0]))) < 2:
+        raise InputError(f"{file} has {count} cluster(s) of {settings.target}: training needs 2 or more")
+    return labels
 
 
 @functools.lru_cache(maxsize=1)  # one task at a time: Market-1501 alone is 1.3 GB

@@ -10,10 +10,10 @@ from mmtlib import InputError, clustering
 from mmtlib.adaptation import stream_seed
 from mmtlib.config import Settings
 from mmtlib.data.readers import ReIDDataset, read_image_folder
-from mmtlib.data.tables import NO_LABEL, read_table
+from mmtlib.data.tables import labels_of
 from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.evaluation import extract
-from mmtlib.files import read_json, some
+from mmtlib.files import read_json
 from mmtlib.networks import open_network
 from mmtlib.noise.causes import read_attributes
 from mmtlib.noise.summary import Subject
@@ -87,10 +87,6 @@ def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset
     images = str(Path(images).expanduser())
     if labels is None:
         return open_dataset(images, settings)
-    if not labels.is_file():
-        raise InputError(
-            f"{labels} is not a file. Give a table with the columns path,pid and, if known, camid"
-        )
     try:
         dataset = open_dataset(images, settings)
     except InputError:  # plain images and these labels beside them, which alone make no data set
@@ -102,16 +98,7 @@ def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset
 
 def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:
     """The data set with identities and cameras from a table; images that it does not name have no identity."""
-    rows = read_table(file, dataset.root, ("path", "pid"))
-    place = {path: i for i, path in enumerate(dataset.train.paths)}
-    if strange := [row.path for row in rows if row.path not in place]:
-        raise InputError(
-            f"{file} names {len(strange)} images that are not in {dataset.root}: {some(strange)}. "
-            "Paths are relative to that folder"
-        )
-    pids, camids = np.full(len(place), NO_LABEL), dataset.train.camids.copy()
-    for row in rows:
-        pids[place[row.path]] = row.pid
-        if row.camid is not None:
-            camids[place[row.path]] = row.camid
-    return dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, pids=pids, camids=camids))
+    train = dataset.train
+    pids, camids = labels_of(file, dataset.root, train.paths)
+    camids = np.where(camids < 0, train.camids, camids)
+    return dataclasses.replace(dataset, train=dataclasses.replace(train, pids=pids, camids=camids))

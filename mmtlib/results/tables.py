@@ -258,7 +258,8 @@ def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
         for name, default in base.items():
             scope = [r for r in results if name != "lr" or r["method"] == method]
             values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
-            if values and json.dumps(default) not in values:  # the profile was another when they were made
+            # The profile was another when they were made; corrected labels are of no profile.
+            if values and json.dumps(default) not in values and name != "target_labels":
                 base[name] = json.loads(Counter(values).most_common(1)[0][0])
         bases[method] = base
     return bases

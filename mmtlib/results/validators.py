@@ -98,7 +98,7 @@ def run_scores(run: RunFolder) -> list[dict[str, Any]]:
 
     None stands for a validator that has nothing to look at: one network, one camera, fewer than two clusters.
     """
-    settings = Settings.of(run.result["config"] | {"noise_rate": 0.0})
+    settings = Settings.of(run.result["config"] | {"noise_rate": 0.0, "target_labels": ""})
     target, records = open_dataset(settings.target, settings).train, []
     memories: list[dict] = [{}, {}, {}]  # each clustering keeps its own eps
     for record in run.history:

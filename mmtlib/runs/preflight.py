@@ -9,13 +9,14 @@ import os
 import warnings
 from collections.abc import Collection, Iterable
 
+import numpy as np
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings, has_clusters
 from mmtlib.data.checks import contradictions, unscorable_queries, unscored
-from mmtlib.data.tasks import Census, census, open_dataset
+from mmtlib.data.tasks import Census, census, open_dataset, target_labels
 from mmtlib.evaluation import autocast
 from mmtlib.networks import build_network
 from mmtlib.networks.weights import imagenet_file
@@ -66,6 +67,11 @@ def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]
                     counts[end] = _ENOUGH
                     found.append(str(error))
         source, target = (counts[end] for end in ends)
+        if s.target_labels and target is not _ENOUGH:
+            try:
+                _say_labels(s)
+            except InputError as error:
+                found.append(str(error))
         if scored and not target.scored:
             found.append(
                 f"{s.target} has no test set (queries and a gallery), so its cells would have no score: `mmt adapt` "
@@ -87,6 +93,18 @@ def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]
                 "there are no ImageNet weights for the backbone small: leave out the setting imagenet"
             )
     return list(dict.fromkeys(found))
+
+
+def _say_labels(settings: Settings) -> None:
+    """Warn of what a table of corrected labels leaves out, and of clusters that give no positive pair."""
+    labels = target_labels(settings)
+    sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
+    for count, what in (
+        ((labels < 0).sum(), f"of {len(labels):,} images have no cluster, and are not trained on"),
+        ((sizes == 1).sum(), f"of {len(sizes):,} clusters hold one image, which is its own only positive"),
+    ):
+        if count:
+            warnings.warn(f"{settings.target_labels}: {count:,} {what}", stacklevel=3)
 
 
 def _folders(wanted: Collection[Settings]) -> list[str]:

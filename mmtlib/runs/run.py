@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from mmtlib.adaptation import Epoch, adapt, pretrain
 from mmtlib.config import METHODS, SOURCE_SETTINGS, Settings, config_hash
 from mmtlib.data.checks import unscored
+from mmtlib.data.content import digests
 from mmtlib.data.tasks import data_keys, load_task, open_dataset
 from mmtlib.distances import one_thread
 from mmtlib.runs import preflight
@@ -37,7 +38,9 @@ def source_config(settings: Settings, index: int, data: list[str] | None = None)
 
 def run_config(settings: Settings, data: list[str] | None = None) -> dict[str, Any]:
     """What an adaptation run depends on. `data`: as in `source_config`."""
-    return {"stage": "adapt", "data": data or data_keys(settings)} | settings.to_dict()
+    labels = settings.target_labels
+    corrected = {"labels": digests(Path(), [labels])[0]} if labels else {}
+    return {"stage": "adapt", "data": data or data_keys(settings)} | corrected | settings.to_dict()
 
 
 def source_folder(settings: Settings, index: int, out: Path, data: list[str] | None = None) -> RunFolder:
