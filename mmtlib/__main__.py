@@ -163,6 +163,39 @@ def _noise(options: argparse.Namespace) -> None:
     print(write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}"))
 
 
+def _embed(options: argparse.Namespace) -> None:
+    settings = _settings_of(options.checkpoint, options)
+    from mmtlib.features import embed, write_csv
+
+    out = options.out.absolute()
+    found = embed(options.images, options.checkpoint, settings, out, _say)
+    print(write_csv(found, out / "features.csv") if options.format == "csv" else out / "features.npz")
+
+
+def _search(options: argparse.Namespace) -> None:
+    if (options.folder is None) == (options.images is None):
+        options.usage("give --in, a folder of `mmt embed`, or --images with their --checkpoint")
+    if options.images is not None and options.checkpoint is None:
+        options.usage(
+            "--images needs the --checkpoint to embed them with; or embed them first, and give --in"
+        )
+    from mmtlib.features import embed, read_features, search
+    from mmtlib.pages.search_page import write_search_page
+
+    out = options.out.absolute()
+    if options.folder is not None:
+        known, asked = read_features(options.folder), f"--in {options.folder}"
+    else:
+        settings = _settings_of(options.checkpoint, options)
+        known = embed(options.images, options.checkpoint, settings, out, _say)
+        asked = f"--images {options.images} --checkpoint {options.checkpoint}"
+    how = {"top": options.top, "rerank": options.rerank, "camera_rule": options.camera_rule}
+    ranks = search(known, options.query, options.checkpoint, **how)
+    said = [f"--top {options.top}", *(f"--{name.replace('_', '-')}" for name in how if how[name] is True)]
+    command = " ".join(["mmt search", *map(str, options.query), asked, *said])
+    print(write_search_page(known, ranks, out, command))
+
+
 def _batch(options: argparse.Namespace) -> int:
     places = (options.scheduler, options.sbatch, options.status, options.job)
     if sum(place is not None for place in places) > 1:
@@ -270,6 +303,24 @@ COMMANDS = {
         ("--labels", "FILE", "with --images: identities, as columns path,pid[,camid] of a CSV file"),
         ("--clusters", "N", "k-means with N clusters (default: DBSCAN, the authors' rule)"),
         ("--out", "DIR", "folder of noise.html and the rest", _NEEDED),
+        *_USE,
+    )),
+    "embed": ("features of images by a network, as a file", _embed, (
+        ("images", "DATA", "a folder of images, a data set or an embedded domain"),
+        ("--checkpoint", "FILE", "the network", _NEEDED),
+        ("--out", "DIR", "folder of features.npz; what an interrupt left there is gone on with", _NEEDED),
+        ("--format", "F", "npz (default), or csv beside it", {"choices": ("npz", "csv"), "default": "npz"}),
+        *_USE,
+    )),
+    "search": ("the images that are most alike to a query, as a table and a page", _search, (
+        ("query", "FILE", "images to search for (default: the data set's own queries, in its gallery)", {"nargs": "*"}),
+        ("--in", "DIR", "a folder of `mmt embed`", {"dest": "folder"}),
+        ("--images", "DATA", "instead: a folder of images, a data set or an embedded domain, embedded into --out"),
+        ("--checkpoint", "FILE", "the network; with --in: where its weights lie now"),
+        ("--top", "N", "answers per query (default: 10)", {"default": 10}),
+        ("--rerank", "", "k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"),
+        ("--camera-rule", "", "leave out answers of the query's identity and camera (own queries: always)"),
+        ("--out", "DIR", "folder of ranks.csv and search.html", _NEEDED),
         *_USE,
     )),
     "batch": ("all cells of a matrix file, each as an executed notebook", _batch, (

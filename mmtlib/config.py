@@ -120,7 +120,9 @@ class Settings:
     source: str = "plaza"  # an embedded domain or a folder
     target: str = "station"
     same_domain: bool = False  # source and target may be one: a sanity check, where there is no gap to close
-    target_labels: str = ""  # a table path,cluster whose labels replace those of clustering in every epoch; "": none
+    target_labels: str = (
+        ""  # a table path,cluster whose labels replace those of clustering in every epoch; "": none
+    )
     method: str = "mmt"
     seed: int = 1
     # the embedded world (ignored for folders)
@@ -190,7 +192,9 @@ class Settings:
             )
         _one_of("method", self.method, METHODS)
         clustered = METHODS[self.method].labels == "clusters"
-        self._need(clustered or not self.target_labels, "target_labels", "none for a method without pseudo labels")
+        self._need(
+            clustered or not self.target_labels, "target_labels", "none for a method without pseudo labels"
+        )
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("cluster_features", self.cluster_features, ("concat", "average"))
         _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))

@@ -6,10 +6,10 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, SoftFileLock
 
@@ -64,14 +64,20 @@ def some(items: Sequence[object], limit: int = 10, separator: str = ", ") -> str
     return separator.join([shown(item) for item in items[:limit]] + rest)
 
 
-def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    """Write bytes, or text as UTF-8, so that a reader (or a crash) never meets half a file; its folder is made."""
+def write_atomic(path: str | Path, data: bytes | str | Callable[[BinaryIO], object]) -> Path:
+    """Write bytes, text as UTF-8, or what a function writes into the open file.
+
+    A reader (or a crash) never meets half a file; its folder is made.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            if callable(data):
+                data(file)
+            else:
+                file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read

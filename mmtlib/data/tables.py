@@ -11,13 +11,16 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mmtlib import InputError
 from mmtlib.data.images import IMAGE_SUFFIXES, refuse_repeats
-from mmtlib.files import shown, some
+from mmtlib.files import shown, some, write_atomic
+
+if TYPE_CHECKING:  # training does without it
+    import pandas as pd
 
 COLUMNS = ("path", "pid", "camid", "split")
 NO_LABEL = -1  # pid of junk detections (Market-1501) and of images without labels
@@ -103,6 +106,11 @@ def read_table(file: Path, root: Path, needed: tuple[str, ...] = COLUMNS) -> lis
     for part in sorted({row.split for row in rows}, key=str):
         refuse_repeats(file, (row.path for row in rows if row.split == part), f" in {part}" if part else "")
     return rows
+
+
+def write_table(file: Path, rows: pd.DataFrame) -> Path:
+    """Write a table as `read_table` reads it: names of files that are no UTF-8 keep their bytes."""
+    return write_atomic(file, lambda stream: rows.to_csv(stream, index=False, errors="surrogateescape"))
 
 
 def _row(found: dict[str, str], needed: tuple[str, ...]) -> Row | None:

@@ -32,7 +32,9 @@ class Images:
     images: Tensor
     pids: np.ndarray
     camids: np.ndarray
-    labels: np.ndarray | None = None  # corrected pseudo labels (N), −1 for what is left out; None: there are none
+    labels: np.ndarray | None = (
+        None  # corrected pseudo labels (N), −1 for what is left out; None: there are none
+    )
 
 
 @dataclass(frozen=True)

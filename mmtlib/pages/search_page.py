@@ -1,0 +1,84 @@
+"""`mmt search`: rank lists as a table, and as one page with their pictures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from mmtlib.data.tables import write_table
+from mmtlib.data.tasks import load_images
+from mmtlib.features import Features
+from mmtlib.figures.style import html_image
+from mmtlib.files import write_atomic
+from mmtlib.pages.parts import render
+
+SHOWN = 50  # queries on the page; the table has all of them
+HEIGHT = 128  # pixels of a picture on the page
+
+
+def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str) -> Path:
+    """Write `ranks.csv` and `search.html` into a folder.
+
+    Args:
+        known: What was searched.
+        ranks: Of `features.search`.
+        command: How this was asked for; the page quotes it.
+    """
+    about, settings = known.about, known.about["settings"]
+    queries = ranks["query"].unique()
+    shown = ranks[ranks["query"].isin(queries[:SHOWN])]
+    paths = pd.unique(pd.concat([shown["query"], shown["path"]])).tolist()
+    width = max(1, HEIGHT * settings["width"] // settings["height"])  # as the network sees it
+    pictures = dict(zip(paths, load_images(about["data"]["root"], paths, HEIGHT, width)))
+    lists = []
+    for query, answers in shown.groupby("query", sort=False):
+        lines = [_answer(pictures[row["path"]], row) for row in answers.to_dict("records")]
+        lists.append(
+            {"path": query, "image": _image(pictures[query], f"the query {query}"), "answers": lines}
+        )
+    first = ranks[ranks["rank"] == 1]["right"].dropna()
+    facts = [
+        (
+            "images",
+            f"{len(known.images):,}: "
+            + ", ".join(f"{n:,} {part}" for part, n in about["splits"].items() if n),
+        ),
+        ("fingerprint of the images", about["data"]["fingerprint"]),
+        ("SHA-256 of the weights", about["sha256"]),
+        (
+            "queries",
+            f"{len(queries):,}"
+            + (f", the first {SHOWN} shown; ranks.csv has all" if len(queries) > SHOWN else ""),
+        ),
+    ]
+    if len(first):
+        facts.append(("first answer right", f"{first.mean():.1%} of the {len(first):,} where it is known"))
+    write_table(out / "ranks.csv", ranks)
+    title = f"Search: {about['data']['name']}"
+    page = render("search.html", title=title, command=command, facts=facts, lists=lists)
+    return write_atomic(out / "search.html", page)
+
+
+def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:
+    right = None if row["right"] is pd.NA else bool(row["right"])
+    mark = {None: "", True: " ✓", False: " ✗"}[right]
+    image = _image(pixels, f"answer {row['rank']}: {row['path']}")
+    kind = {None: "unknown", True: "right", False: "wrong"}[right]
+    return {
+        "image": image,
+        "kind": kind,
+        "text": f"{row['rank']}{mark} {row['distance']:.3f}",
+        "path": row["path"],
+    }
+
+
+def _image(pixels: Any, alt: str) -> Markup:
+    """An `<img>` that holds a picture (3, H, W)."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, format="png")
+    return html_image(stream.getvalue(), alt, pixels.shape[2])
