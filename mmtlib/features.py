@@ -110,7 +110,7 @@ def embed(
         vectors.append(np.load(kept, allow_pickle=False))
         say(f"{start + len(paths):,} of {len(images):,} images")
     found = Features(np.concatenate(vectors), images, about)
-    columns = {name: images[name].to_numpy(str if images[name].dtype == object else None) for name in COLUMNS}
+    columns = {name: np.array(images[name].tolist()) for name in COLUMNS}
     arrays = {"features": found.vectors, "about": json.dumps(about), **columns}
     write_atomic(out / "features.npz", lambda stream: np.savez(stream, **arrays))
     shutil.rmtree(parts)
