@@ -193,7 +193,14 @@ def _search(options: argparse.Namespace) -> None:
     ranks = search(known, options.query, options.checkpoint, **how)
     said = [f"--top {options.top}", *(f"--{name.replace('_', '-')}" for name in how if how[name] is True)]
     command = " ".join(["mmt search", *map(str, options.query), asked, *said])
-    print(write_search_page(known, ranks, out, command))
+    note = (
+        "All images are searched."
+        if options.query
+        else "The data set's queries are searched for in its gallery."
+    )
+    if options.camera_rule or not options.query:
+        note += " Answers of the query's identity and camera are left out."
+    print(write_search_page(known, ranks, out, command, note))
 
 
 def _batch(options: argparse.Namespace) -> int:

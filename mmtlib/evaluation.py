@@ -86,7 +86,10 @@ def score(
         both = camera_normalised(both, np.concatenate(ids[2:]))
     features = both.split([len(query.pids), len(gallery.pids)])
     if rerank:
-        scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
+        kept = gallery.pids >= 0  # junk would be a neighbour like any other
+        ids = (ids[0], ids[1][kept], ids[2], ids[3][kept])
+        ranked = retrieval.rerank(features[0], features[1][torch.from_numpy(kept)])
+        scores = retrieval.evaluate_distances(ranked, *ids)
     else:
         scores = retrieval.evaluate_retrieval(*features, *ids)
     ranks = {f"top{k}": 100 * float(scores.cmc[min(k, len(scores.cmc)) - 1]) for k in (1, 5, 10)}

@@ -216,7 +216,7 @@ def search(
             "rank": rank + 1,
             "path": gallery["path"].to_numpy()[j],
         }
-        answers["distance"] = distances if scale is None else np.sqrt(distances) / scale
+        answers["distance"] = (distances if scale is None else np.sqrt(distances) / scale).round(6)
         answers["same_camera"] = pd.arrays.BooleanArray(same[i, j], ~(cameras & (camid[i, 0] >= 0)))
         answers["right"] = pd.arrays.BooleanArray(right[i, j], ~told[i, j])
         tables.append(pd.DataFrame(answers))
@@ -248,7 +248,7 @@ def _asked(
                 f"{used} are other weights than those of the features: embed the images anew with them"
             )
     if new:
-        pixels = load_images("", [str(real[i]) for i in new], settings.height, settings.width)
+        pixels = load_images("/", [str(real[i]) for i in new], settings.height, settings.width)
         vectors[new] = extract(settings, [open_network(used, gain=settings.gain)], pixels)[0]
     for i, (file, row) in enumerate(zip(real, inside)):
         if row is None:

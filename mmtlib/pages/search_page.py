@@ -14,20 +14,21 @@ from mmtlib.data.tables import write_table
 from mmtlib.data.tasks import load_images
 from mmtlib.features import Features
 from mmtlib.figures.style import html_image
-from mmtlib.files import write_atomic
+from mmtlib.files import write_atomic, write_json
 from mmtlib.pages.parts import render
 
-SHOWN = 50  # queries on the page; the table has all of them
+SHOWN = 30  # queries on the page; the table has all of them
 HEIGHT = 128  # pixels of a picture on the page
 
 
-def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str) -> Path:
-    """Write `ranks.csv` and `search.html` into a folder.
+def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str, note: str) -> Path:
+    """Write `ranks.csv`, `search.json` (what was searched, and how) and `search.html` into a folder.
 
     Args:
         known: What was searched.
         ranks: Of `features.search`.
         command: How this was asked for; the page quotes it.
+        note: What was left out of the answers, in a sentence.
     """
     about, settings = known.about, known.about["settings"]
     queries = ranks["query"].unique()
@@ -59,8 +60,9 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
     if len(first):
         facts.append(("first answer right", f"{first.mean():.1%} of the {len(first):,} where it is known"))
     write_table(out / "ranks.csv", ranks)
+    write_json(out / "search.json", {"command": command, "note": note, **about})
     title = f"Search: {about['data']['name']}"
-    page = render("search.html", title=title, command=command, facts=facts, lists=lists)
+    page = render("search.html", title=title, command=command, note=note, facts=facts, lists=lists)
     return write_atomic(out / "search.html", page)
 
 
