@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
 
-from mmtlib import InputError
+from mmtlib import InputError, clustering
 from mmtlib.clustering import label_means
 from mmtlib.distances import as_features
-from mmtlib.noise.measures import contingency
+from mmtlib.noise.measures import contingency, label_flow
 
 BLOCK = 4096  # images at a time
 
@@ -90,6 +92,11 @@ def camera_entropy(table: sparse.csr_array) -> np.ndarray:
 
 
 def silhouettes(features, labels: np.ndarray) -> np.ndarray:
+    """The silhouettes of `placed`."""
+    return placed(features, labels)[0]
+
+
+def placed(features, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much nearer an image is to its own cluster than to the next one. It needs no identities.
 
     With unit rows the mean cosine distance to a cluster is 1 − x·(mean of the cluster), so K sums serve in place of
@@ -100,7 +107,8 @@ def silhouettes(features, labels: np.ndarray) -> np.ndarray:
         labels: Pseudo labels (N).
 
     Returns:
-        (b − a) / max(a, b) in [−1, 1] (N): a is the mean cosine distance to the other images of the cluster, b that
+        Silhouettes, and the nearest other cluster (−1 for images that were left out), (N) each. A silhouette is
+        (b − a) / max(a, b) in [−1, 1]: a is the mean cosine distance to the other images of the cluster, b that
         to the nearest other cluster. 0 for the only image of a cluster, NaN for images that were left out (−1).
 
     Raises:
@@ -115,7 +123,7 @@ def silhouettes(features, labels: np.ndarray) -> np.ndarray:
         raise InputError(f"{len(used)} cluster(s): a silhouette compares an image's own cluster with another")
     points = points[torch.from_numpy(kept).to(points.device)]
     means = label_means(points, own, len(used))  # (K, D)
-    scores = np.full(len(labels), np.nan)
+    scores, neighbours = np.full(len(labels), np.nan), np.full(len(labels), -1)
     for start in range(0, len(kept), BLOCK):
         mine = own[start : start + BLOCK]
         each, n = np.arange(len(mine)), sizes[mine]
@@ -123,6 +131,78 @@ def silhouettes(features, labels: np.ndarray) -> np.ndarray:
         inside = distances[each, mine] * n / np.maximum(n - 1, 1)  # without the image itself
         distances[each, mine] = np.inf
         nearest = distances.min(axis=1)
+        neighbours[kept[start : start + BLOCK]] = used[distances.argmin(axis=1)]
         widest = np.maximum(np.maximum(inside, nearest), np.finfo(np.float32).eps)
         scores[kept[start : start + BLOCK]] = np.where(n > 1, (nearest - inside) / widest, 0.0).clip(-1, 1)
-    return scores
+    return scores, neighbours
+
+
+def second_opinion(features: np.ndarray, labels: np.ndarray, given: int | None) -> tuple[np.ndarray, int]:
+    """Another clustering of the same features, to hold labels against, and how many clusters DBSCAN finds.
+
+    Args:
+        features: (N, D) unit rows.
+        labels: The labels in question (N).
+        given: K of k-means, whose labels are held against DBSCAN's by the authors' rule; None: they are DBSCAN's, and
+            are held against those of k-means with as many clusters.
+
+    Returns:
+        Labels (N), −1 for what DBSCAN leaves out; DBSCAN's number of clusters, an estimate of K that needs no label.
+    """
+    if given is None:
+        found = int(labels.max()) + 1
+        return (clustering.kmeans(features, found, 0)[0] if found else labels), found
+    try:
+        other = clustering.dbscan(features, rho=clustering.authors_rho(len(features)))
+    except InputError:  # no two images share a neighbour
+        other = np.full(len(labels), -1)
+    return other, int(other.max()) + 1
+
+
+def suggestions(labels: np.ndarray, other: np.ndarray, least: int = 4) -> dict[int, str]:
+    """What a second clustering makes of each cluster: "split", "merge 3 8" (with these), or "".
+
+    A cluster is to be split where each of two of the other clusters holds `least` or more of its images; two are to be
+    merged where one of the others holds at least half of each. Only a reason to look: the other may be the wrong one.
+    """
+    flow = label_flow(labels, other)
+    clusters, table = flow.before[flow.before >= 0], flow.table[flow.before >= 0]
+    shared = table[:, flow.after >= 0]
+    if not shared.size:
+        return dict.fromkeys(clusters.tolist(), "")
+    split, most = (shared >= least).sum(axis=1) > 1, shared.argmax(axis=1)
+    most = np.where(2 * shared.max(axis=1) >= table.sum(axis=1), most, -1 - np.arange(len(most)))
+    found = {}
+    for cluster, torn, home in zip(clusters.tolist(), split, most):
+        mates = [str(each) for each in clusters[most == home] if each != cluster]
+        found[cluster] = "split" if torn else " ".join(["merge", *mates]) if mates else ""
+    return found
+
+
+def review_table(
+    names: Sequence[str], features: np.ndarray, labels: np.ndarray, other: np.ndarray
+) -> pd.DataFrame:
+    """A row per image, by cluster and the doubtful first: what is needed to correct labels by hand.
+
+    Args:
+        names: Of the images (N).
+        features: (N, D) unit rows.
+        labels: (N); images with −1 are in no cluster.
+        other: Of `second_opinion`.
+
+    Returns:
+        `path`, `cluster`, `silhouette`, `distance` (Euclidean, to the mean of the cluster), `nearest` (other cluster)
+        and `suggestion` (for the cluster, see `suggestions`); missing where there is none.
+    """
+    kept, told = labels >= 0, suggestions(labels, other)
+    rows = pd.DataFrame({"path": pd.Series(names, dtype=object), "cluster": labels, "silhouette": np.nan})
+    rows["distance"], rows["nearest"] = np.nan, pd.NA
+    if len(told) > 1:
+        rows["silhouette"], nearest = placed(features, labels)
+        rows["nearest"] = pd.array(nearest, dtype="Int64")
+        rows.loc[~kept, "nearest"] = pd.NA
+    for cluster in told:
+        own = features[labels == cluster]
+        rows.loc[labels == cluster, "distance"] = np.linalg.norm(own - own.mean(axis=0), axis=1)
+    rows["suggestion"] = [told.get(cluster, "") for cluster in labels.tolist()]
+    return rows.round(4).sort_values(["cluster", "silhouette"], ignore_index=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Subject:
     attributes: pd.DataFrame | None  # a row per image
     features: np.ndarray  # float32 (N, D), unit rows: those that the last labels were made from
     epochs: list[np.ndarray]  # labels (N) per epoch, the last ones last; one entry where there is no training
+    given: int | None = None  # K of k-means; None: DBSCAN
+    data: dict[str, Any] = field(default_factory=dict)  # which split of which images, with their fingerprint
 
     @property
     def known(self) -> np.ndarray | None:

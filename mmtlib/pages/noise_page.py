@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmtlib import figures
+from mmtlib.data.tables import write_table
 from mmtlib.files import write_atomic, write_json
-from mmtlib.noise.clusters import cluster_table, silhouettes
+from mmtlib.noise.clusters import cluster_table, review_table, second_opinion, silhouettes
 from mmtlib.noise.measures import wrong_labels
 from mmtlib.noise.summary import Subject, against_truth, without_truth
 from mmtlib.pages.parts import picture, render
@@ -33,7 +34,9 @@ _ERRORS = {
 
 
 def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
-    """Write `noise.json`, `figures/*.png` and `noise.html` (which holds all of it) into a folder.
+    """Write `noise.json`, `clusters.csv`, `figures/*.png` and `noise.html` into a folder.
+
+    The table has a row per image (`noise.clusters.review_table`), to be corrected and read back.
 
     Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
 
@@ -41,6 +44,13 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         command: How this was asked for; the page quotes it.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
+    labels = subject.epochs[-1]
+    other, estimated = second_opinion(subject.features, labels, subject.given)
+    numbers |= {"data": subject.data, "k": {"given": subject.given, "estimated": estimated}}
+    review = review_table(subject.names, subject.features, labels, other)
+    write_table(out / "clusters.csv", review)
+    told = review.drop_duplicates("cluster")["suggestion"].str.split().str[0].value_counts()
+    numbers["suggestions"] = {kind: int(told.get(kind, 0)) for kind in ("split", "merge")}
     tables = {_FREE: _free_table(numbers)}
     if subject.known is not None:
         numbers["truth"] = against_truth(subject)
@@ -55,14 +65,14 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
             file = out / "figures" / f"{name}.png"
             pictures[section].append(picture(drawn.figure, f"{name}: {caption}", caption, file))
     if explorable := points is not None and figures.can_hover():
-        labels = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
-        labels |= {"identity": subject.pids} if subject.known is not None else {}
+        shades = {"cluster": labels, "camera": subject.camids + 1}
+        shades |= {"identity": subject.pids} if subject.known is not None else {}
         about = subject.images[shown], [subject.names[i] for i in shown]
         # A picture is not a measure.
         beside = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
         if quality := numbers.get("truth", {}).get("label_quality"):
             beside += f"; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}"
-        about += {name: each[shown] for name, each in labels.items()}, [beside]
+        about += {name: each[shown] for name, each in shades.items()}, [beside]
         figures.write_hover_page(out / "map.html", subject.name, points[None], *about)
     # Plain numbers, not NumPy's; what is not finite becomes null.
     plain = pd.Series(numbers, dtype=object).to_json(double_precision=15)
@@ -71,7 +81,12 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
         {"title": title, "table": rows if len(rows) else None, "figures": pictures[title]}
         for title, rows in tables.items()
     ]
-    about = {"title": f"Label noise: {subject.name}", "note": subject.note, "command": command}
+    about = {
+        "data": subject.data,
+        "title": f"Label noise: {subject.name}",
+        "note": subject.note,
+        "command": command,
+    }
     about |= {"measured": _TRUE, "explorable": explorable, "mapped": points is not None}
     return write_atomic(out / "noise.html", render("noise.html", parts=parts, **about))
 
@@ -139,10 +154,12 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[st
 
 
 def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:
-    sizes, silhouette = numbers["sizes"], numbers["silhouette"]
+    sizes, silhouette, k, told = (numbers[name] for name in ("sizes", "silhouette", "k", "suggestions"))
     rows = {
         "images": f"{numbers['images']}",
         "clusters": f"{numbers['clusters']}",
+        "K given; estimated without labels (DBSCAN)": f"{k['given'] or '–'}; {k['estimated']}",
+        "to look at: clusters to split, to merge": f"{told['split']}, {told['merge']}",
         "left out": f"{numbers['left_out']:.1%}",
         "images in a cluster: mean, median, largest": f"{sizes['mean']:.1f}, {sizes['median']:.0f}, {sizes['largest']}",
         "clusters of one image": f"{sizes['single']}",

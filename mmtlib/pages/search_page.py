@@ -75,7 +75,7 @@ def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:
         "image": image,
         "kind": kind,
         "text": f"{row['rank']}{mark} {row['distance']:.3f}",
-        "path": row["path"],
+        "name": row["path"].rpartition("/")[2],
     }
 
 

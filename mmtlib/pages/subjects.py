@@ -8,7 +8,7 @@ import torch
 
 from mmtlib import InputError, clustering
 from mmtlib.adaptation import stream_seed
-from mmtlib.config import Settings
+from mmtlib.config import METHODS, Settings
 from mmtlib.data.readers import ReIDDataset, read_image_folder
 from mmtlib.data.tables import labels_of
 from mmtlib.data.tasks import load_images, open_dataset
@@ -42,7 +42,9 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
     task = f"{settings.method}, {settings.source} → {settings.target}, seed {settings.seed}"
     note = f"The labels of epoch {last} of a run ({task})."
     dataset, size = open_dataset(settings.target, settings), (settings.height, settings.width)
-    return _subject(dataset, note, features, epochs, load_images(dataset.root, dataset.train.paths, *size))
+    given = settings.clusters if METHODS[settings.method].clustering == "kmeans" else None
+    pixels = load_images(dataset.root, dataset.train.paths, *size)
+    return _subject(dataset, note, features, epochs, pixels, given)
 
 
 def subject_of_images(images: str, checkpoint: Path, settings: Settings, *, labels: Path | None = None,
@@ -71,16 +73,23 @@ def subject_of_images(images: str, checkpoint: Path, settings: Settings, *, labe
         found, _ = clustering.kmeans(features, clusters, stream_seed(settings.seed, "clusters", 0))
         how = f"k-means with K = {clusters}"
     note = f"{how}, on the features of {checkpoint.name}."
-    return _subject(dataset, note, features, [found], pixels)
+    return _subject(dataset, note, features, [found], pixels, clusters)
 
 
 def _subject(
-    dataset: ReIDDataset, note: str, features: np.ndarray, epochs: list[np.ndarray], pixels: torch.Tensor
+    dataset: ReIDDataset,
+    note: str,
+    features: np.ndarray,
+    epochs: list[np.ndarray],
+    pixels: torch.Tensor,
+    given: int | None,
 ) -> Subject:
     train = dataset.train
     pids = train.pids if (train.pids >= 0).any() else None
     attributes = read_attributes(dataset, train.paths)
-    return Subject(dataset.name, note, train.paths, pixels, train.camids, pids, attributes, features, epochs)
+    data = {"split": "train", "images": len(train), "fingerprint": dataset.fingerprint()}
+    known = (train.camids, pids, attributes, features, epochs, given, data)
+    return Subject(dataset.name, note, train.paths, pixels, *known)
 
 
 def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:
