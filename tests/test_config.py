@@ -100,6 +100,7 @@ def test_the_hash_depends_on_every_setting_and_on_nothing_else() -> None:
         "cluster_features": "average",
         "noise_kind": "camera",
         "world_scale": "tiny",
+        "target_labels": "clusters.csv",
         "stem_stride": 6 - base.stem_stride,  # 2 or 4
         "source_decay": "steps" if base.source_decay == "cosine" else "cosine",
     }
