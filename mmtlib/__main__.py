@@ -180,6 +180,7 @@ def _search(options: argparse.Namespace) -> None:
             "--images needs the --checkpoint to embed them with; or embed them first, and give --in"
         )
     from mmtlib.features import embed, read_features, search
+    from mmtlib.files import shown
     from mmtlib.pages.search_page import write_search_page
 
     out = options.out.absolute()
@@ -192,7 +193,7 @@ def _search(options: argparse.Namespace) -> None:
     how = {"top": options.top, "rerank": options.rerank, "camera_rule": options.camera_rule}
     ranks = search(known, options.query, options.checkpoint, **how)
     said = [f"--top {options.top}", *(f"--{name.replace('_', '-')}" for name in how if how[name] is True)]
-    command = " ".join(["mmt search", *map(str, options.query), asked, *said])
+    command = " ".join(["mmt search", *map(shown, options.query), asked, *said])
     note = (
         "All images are searched."
         if options.query

@@ -14,7 +14,7 @@ from mmtlib.data.tables import write_table
 from mmtlib.data.tasks import load_images
 from mmtlib.features import Features
 from mmtlib.figures.style import html_image
-from mmtlib.files import write_atomic, write_json
+from mmtlib.files import shown, write_atomic, write_json
 from mmtlib.pages.parts import render
 
 SHOWN = 30  # queries on the page; the table has all of them
@@ -32,15 +32,19 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
     """
     about, settings = known.about, known.about["settings"]
     queries = ranks["query"].unique()
-    shown = ranks[ranks["query"].isin(queries[:SHOWN])]
-    paths = pd.unique(pd.concat([shown["query"], shown["path"]])).tolist()
+    listed = ranks[ranks["query"].isin(queries[:SHOWN])]
+    paths = pd.unique(pd.concat([listed["query"], listed["path"]])).tolist()
     width = max(1, HEIGHT * settings["width"] // settings["height"])  # as the network sees it
     pictures = dict(zip(paths, load_images(about["data"]["root"], paths, HEIGHT, width)))
     lists = []
-    for query, answers in shown.groupby("query", sort=False):
+    for query, answers in listed.groupby("query", sort=False):
         lines = [_answer(pictures[row["path"]], row) for row in answers.to_dict("records")]
         lists.append(
-            {"path": query, "image": _image(pictures[query], f"the query {query}"), "answers": lines}
+            {
+                "path": shown(query),
+                "image": _image(pictures[query], f"the query {shown(query)}"),
+                "answers": lines,
+            }
         )
     first = ranks[ranks["rank"] == 1]["right"].dropna()
     facts = [
@@ -69,13 +73,13 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
 def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:
     right = None if row["right"] is pd.NA else bool(row["right"])
     mark = {None: "", True: " ✓", False: " ✗"}[right]
-    image = _image(pixels, f"answer {row['rank']}: {row['path']}")
+    image = _image(pixels, f"answer {row['rank']}: {shown(row['path'])}")
     kind = {None: "unknown", True: "right", False: "wrong"}[right]
     return {
         "image": image,
         "kind": kind,
         "text": f"{row['rank']}{mark} {row['distance']:.3f}",
-        "name": row["path"].rpartition("/")[2],
+        "name": shown(row["path"].rpartition("/")[2]),
     }
 
 
