@@ -382,14 +382,20 @@ def time_section() -> str:
 
 
 def gpu_section() -> str:
-    """The MMT step of the small network on a GPU."""
+    """The MMT step on a GPU: each network, each variant."""
     file = RESULTS / "gpu_step.json"
     if not file.exists():
         return "On a GPU: not run."
     record = read_json(file)
-    rows = ([r["stem_stride"], f"{r['eager_ms']:.1f} ms", f"{r['graph_ms']:.1f} ms"] for r in record["rows"])
-    table = _markdown(["stem stride", "kernel by kernel", "as a CUDA graph"], rows)
-    title = f"The MMT step of the small network on an {record['hardware']['gpu']} (`{record['command']}`)"
+    rows = []
+    for network, found in record["networks"].items():
+        for name, variant in found["variants"].items():
+            more = [variant.get("images_per_second"), variant.get("times_floor")]
+            rows.append(
+                [network, name, f"{variant['ms']:.1f} ms", *("–" if x is None else f"{x:.1f}" for x in more)]
+            )
+    table = _markdown(["network", "variant", "a step", "images per second", "× floor"], rows)
+    title = f"The MMT step on an {record['hardware']['gpu']} (`{record['command']}`)"
     return f"{title}. {record.get('note', '')}\n\n{table}"
 
 
