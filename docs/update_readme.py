@@ -25,7 +25,7 @@ from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.data.checks import PUBLISHED
 from mmtlib.figures.style import legend, new_axes
 from mmtlib.files import read_json, write_atomic, write_json
-from mmtlib.results import findings, matrix_results, tables
+from mmtlib.results import ablations, findings, matrix_results, tables
 from mmtlib.results.ablations import crossing, differences, groups, leads, published_leads
 from mmtlib.results.comparison import PHOTOGRAPHS
 from mmtlib.results.runs import read_published, read_runs
@@ -141,17 +141,12 @@ def gain_section() -> str:
     for task in dict.fromkeys((r["source"], r["target"]) for r in matrix.results):
         results = [r for r in matrix.results if (r["source"], r["target"]) == task]
         methods = [m for m in dict.fromkeys(r["method"] for r in results) if m != "mmt"]
-        rows, lines = differences(results, methods), []
-        for row in rows.to_dict("records"):
-            score = tables.spread(row["score"], row["score_sd"])
-            gap = tables.spread(row["gap"], row["gap_sd"], 0)
-            ahead = _interval(row["mean"], row["low_all"], row["high_all"])
-            lines.append([row["title"], METHODS[row["method"]].knows, f"{row['lr']:g}", score, gap, ahead])
+        rows = differences(results, methods)
         own = next(row for row in tables.table(results).to_dict("records") if row["method"] == "mmt")
-        ahead = f"mAP minus MMT's {tables.spread(own['mAP'], own['mAP_sd'])}"
-        header = ["", "knows", "learning rate", "mAP", "gap closed (%)", ahead]
-        parts += [f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds", _markdown(header, lines)]
-        parts.append(f"The intervals hold for all {len(rows)} rows at once (95 %, Bonferroni).")
+        title = f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds; differences to MMT's mAP of "
+        parts.append(f"{title}{tables.spread(own['mAP'], own['mAP_sd'])} (intervals by Bonferroni)")
+        table = ablations.readable(rows)
+        parts.append(_markdown(["", *table.columns[1:]], table.to_numpy().tolist()))
         parts.append(
             "\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles)
         )

@@ -7,6 +7,7 @@ by `figures.show(figure, alt)`. All public names can be used from here; the comm
 
 from mmtlib.figures.comparisons import (
     differences_to,
+    errors_left,
     method_bars,
     paired_differences,
     phase_diagram,

@@ -132,6 +132,34 @@ def validator_regrets(made: pd.DataFrame, question: str, ax: Axes | None = None)
     return ax
 
 
+def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None = None) -> Axes:
+    """The wrong pairs that each method leaves, by cause, as a share of those of hard labels (the line at 1).
+
+    Args:
+        rows: As by `results.errors_left.relative`; marks are means over seeds, lines reach from seed to seed.
+        kind: "merge" or "split".
+        causes: How many of them, the most frequent first, beside the row of all pairs.
+    """
+    rows = rows[(rows["kind"] == kind) & (rows["method"] != "hard")]
+    names = list(dict.fromkeys(rows["cause"]))[: causes + 1]
+    ax = new_axes(ax, height=1.4 + 0.42 * len(names))
+    name_rows(ax, names)
+    for shift, (method, group) in zip((-0.24, -0.08, 0.08, 0.24), rows.groupby("method", sort=False)):
+        group, look = group.set_index("cause").loc[names], METHOD_STYLE[method]
+        place, out = np.arange(len(names)) + shift, group["left_out"].mean()
+        ax.hlines(place, group["low"], group["high"], color=look["color"], linewidth=1.2)
+        label = METHODS[method].title + (f" ({out:.0%} left out)" if out else "")
+        ax.plot(group["left"], place, linestyle="", color=look["color"], marker=look["marker"], label=label)
+    for row, rate in enumerate(rows.drop_duplicates("cause")["rate"][: len(names)]):
+        beside(ax, row, f"{1000 * rate:.1f} ‰")
+    beside(ax, -0.85, "hard labels", annotation_clip=False)
+    ax.axvline(1, color=METHOD_STYLE["hard"]["color"], linestyle="--", linewidth=1.4)
+    what = "False merges" if kind == "merge" else "False splits"
+    ax.set(xlabel="wrong pairs left (hard labels, k-means = 1)", xlim=(0, None), title=what)
+    legend(ax)
+    return ax
+
+
 def phase_diagram(results: Sequence[dict], a: str = "mmt", b: str = "hard", xs: Sequence[int] | None = None,
                   ys: Sequence[float] | None = None, ax: Axes | None = None) -> Axes:  # fmt: skip
     """The mean gain in mAP of `a` over `b` by epochs (x) and noise rate (y), with its sd and the number of pairs.
