@@ -40,7 +40,7 @@ def method_bars(
                markeredgewidth=0.7, markersize=7)  # fmt: skip
         share = tables.spreads(summary.loc[[method]], "gap")[0] if key == "mAP" else "–"
         beside(ax, row, f"{mean:.1f}" + (f" ({share} %)" if share != "–" else ""))
-        if METHODS[method].labels != "clusters" and len(groups) > 2:
+        if method in tables.ENDS and len(groups) > 2:
             ax.axvline(mean, color=look["color"], linestyle="--", linewidth=1.2, zorder=0.5)
     if chance is not None:
         ax.axvline(chance, color="#444444", linestyle=":", label=f"chance, {chance:.1f}")
