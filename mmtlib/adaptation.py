@@ -87,7 +87,7 @@ def pretrain(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         yield Epoch(done, [network], state, {})
-    _compile(settings, [network])
+    compile_networks(settings, [network])
     labels = torch.as_tensor(pids, device=device)
     # Erasing belongs to adaptation.
     look = {"flip": settings.flip, "padding": settings.padding, "erasing": 0.0}
@@ -163,7 +163,7 @@ def adapt(
             network.set_classifier(tensors["classifier.weight"])
             network.load_state_dict(tensors)
         yield Epoch(done, used, state, {})
-    _compile(settings, networks + means)
+    compile_networks(settings, networks + means)
     features = embeddings(settings, used, target.images)
     for epoch in range(done, settings.epochs):
         with timed("cluster"):
@@ -325,7 +325,7 @@ def stream_seed(seed: int, *names: str | int) -> int:
     return zlib.crc32(repr((seed, *names)).encode())
 
 
-def _compile(settings: Settings, networks: Sequence[nn.Module]) -> None:
+def compile_networks(settings: Settings, networks: Sequence[nn.Module]) -> None:
     """Let `torch.compile` fuse the convolutional parts, where the settings ask for it (a minute at the first step).
 
     On a CPU it does not pay: a step of the small network came out a sixth slower.
