@@ -1,0 +1,92 @@
+"""Where two images are alike in a network's eyes: each place's part in the similarity of their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtlib import InputError
+from mmtlib.batches import normalise
+from mmtlib.networks import ReIDNetwork
+
+
+@torch.no_grad()
+def similarity_maps(
+    network: ReIDNetwork, queries: Tensor, answers: Tensor, batch: int = 256
+) -> tuple[Tensor, Tensor]:
+    """How much each place of the queries, and of their answers, has to do with the similarity of the pair.
+
+    Stylianou, Souvenir, Pless 2019, "Visualizing deep similarity networks" (WACV): average pooling and the batch-norm
+    neck are affine, so the cosine similarity is a sum over the positions of the last maps. Up to the neck's constant,
+    which every position shares, a term is Grad-CAM's (Selvaraju et al. 2017) gradient times activation, the embeddings'
+    lengths held. (The whole cosine's gradient vanishes where two embeddings agree, which is where one wants to look.)
+    As in Grad-CAM only what speaks *for* the similarity is kept, and enlarged to the image.
+
+    A position sees far more than its place: a map says where the evidence arrives, not every pixel it came from.
+
+    Args:
+        network: Left in the mode in which it came.
+        queries, answers: Pairs of images, uint8, (B, 3, H, W), on the network's device; one query may stand for all.
+        batch: Pairs per forward pass; no result depends on it.
+
+    Returns:
+        Maps of the queries and of the answers, each (B, H, W), float32, on that device, at least 0 and of sum 1 (even
+        where nothing speaks for the similarity).
+
+    Raises:
+        InputError: The numbers or the sizes of queries and answers do not fit.
+    """
+    if queries.shape[1:] != answers.shape[1:] or len(queries) not in (1, len(answers)) or not len(answers):
+        raise InputError(
+            f"queries are {tuple(queries.shape)} and answers {tuple(answers.shape)}: expected pairs of images of one "
+            "size, uint8 (B, 3, H, W), or one query for all answers"
+        )
+    training, size = network.training, queries.shape[2:]
+    network.eval()
+    made = []
+    for pair in zip(queries.expand(len(answers), -1, -1, -1).split(batch), answers.split(batch)):
+        maps = [network.base(normalise(images)).float() for images in pair]  # two of (B, D, h, w)
+        wholes = [network.pool_and_neck(each)[1] for each in maps]  # two of (B, D), not of unit length
+        made.append([_enlarged(_terms(network, *each), size) for each in zip(maps, wholes, wholes[::-1])])
+    network.train(training)
+    return tuple(torch.cat(side) for side in zip(*made))
+
+
+def _terms(network: ReIDNetwork, maps: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """Each position's term (B, h, w) of the cosine similarity of two embeddings, `own` being that of the maps."""
+    each = maps.permute(0, 2, 3, 1).flatten(0, 2)[
+        :, :, None, None
+    ]  # positions as images of one: (B h w, D, 1, 1)
+    neck = network.pool_and_neck(each)[1].unflatten(0, (len(maps), -1))  # (B, h w, D)
+    lengths = own.norm(dim=1) * other.norm(dim=1)
+    terms = torch.einsum("bpd,bd->bp", neck, other) / (lengths[:, None].clamp(min=1e-12) * neck.shape[1])
+    return terms.unflatten(1, maps.shape[2:])
+
+
+def _enlarged(terms: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, H, W) of what is positive in terms (B, h, w), each of sum 1."""
+    large = F.interpolate(terms.relu()[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    total = large.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, large / total.clamp(min=1e-30), 1 / (size[0] * size[1]))
+
+
+def right_pairs(query_pids: np.ndarray, gallery_pids: np.ndarray, query_camids: np.ndarray,
+                gallery_camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """A right answer of another camera for each query that has one: indices of queries and of their answers.
+
+    The same for every network: drawn by a fixed seed.
+    """
+    right = (query_pids[:, None] == gallery_pids) & (query_camids[:, None] != gallery_camids)  # (Q, G)
+    score = np.where(right, np.random.default_rng(0).random(right.shape), -1)
+    queries = np.flatnonzero(right.any(axis=1))
+    return queries, score[queries].argmax(axis=1)
+
+
+def attention(maps: Tensor, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The share of maps (B, H, W) that lies within each mask (B, H, W), 0 to 1, in the mean over B."""
+    found = maps.cpu().numpy()
+    return {name: float((found * mask).sum(axis=(1, 2)).mean()) for name, mask in masks.items()}
