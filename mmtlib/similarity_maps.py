@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from mmtlib import InputError
 from mmtlib.batches import normalise
+from mmtlib.config import Settings
+from mmtlib.data.tasks import load_masks, load_task, open_dataset
 from mmtlib.networks import ReIDNetwork
 
 
@@ -18,15 +21,14 @@ from mmtlib.networks import ReIDNetwork
 def similarity_maps(
     network: ReIDNetwork, queries: Tensor, answers: Tensor, batch: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """How much each place of the queries, and of their answers, has to do with the similarity of the pair.
+    """How much each place of two images has to do with the cosine similarity of their embeddings.
 
     Stylianou, Souvenir, Pless 2019, "Visualizing deep similarity networks" (WACV): average pooling and the batch-norm
-    neck are affine, so the cosine similarity is a sum over the positions of the last maps. Up to the neck's constant,
-    which every position shares, a term is Grad-CAM's (Selvaraju et al. 2017) gradient times activation, the embeddings'
-    lengths held. (The whole cosine's gradient vanishes where two embeddings agree, which is where one wants to look.)
-    As in Grad-CAM only what speaks *for* the similarity is kept, and enlarged to the image.
-
-    A position sees far more than its place: a map says where the evidence arrives, not every pixel it came from.
+    neck are affine, so the similarity is a sum over the positions of the last maps. Up to the neck's constant, which
+    all positions share, a term is Grad-CAM's gradient times activation (Selvaraju et al. 2017), the embeddings' lengths
+    held: the whole cosine's gradient vanishes where two embeddings agree. As there, only what speaks *for* the
+    similarity is kept, and enlarged to the image. A position sees far more than its place: a map says where the
+    evidence arrives, not which pixels it came from. Taught in lesson 04.
 
     Args:
         network: Left in the mode in which it came.
@@ -34,8 +36,8 @@ def similarity_maps(
         batch: Pairs per forward pass; no result depends on it.
 
     Returns:
-        Maps of the queries and of the answers, each (B, H, W), float32, on that device, at least 0 and of sum 1 (even
-        where nothing speaks for the similarity).
+        Maps of queries and of answers, each (B, H, W), float32, at least 0 and of sum 1 (flat where nothing speaks for
+        the similarity).
 
     Raises:
         InputError: The numbers or the sizes of queries and answers do not fit.
@@ -74,19 +76,48 @@ def _enlarged(terms: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.where(total > 0, large / total.clamp(min=1e-30), 1 / (size[0] * size[1]))
 
 
-def right_pairs(query_pids: np.ndarray, gallery_pids: np.ndarray, query_camids: np.ndarray,
-                gallery_camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A right answer of another camera for each query that has one: indices of queries and of their answers.
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of drawn pictures, each of one person under two cameras, and what their pixels show."""
 
-    The same for every network: drawn by a fixed seed.
+    queries: Tensor  # uint8, (B, 3, H, W), as `answers`
+    answers: Tensor
+    masks: tuple[dict[str, np.ndarray], ...]  # of queries and answers, as `load_masks` gives them
+
+    @property
+    def area(self) -> dict[str, float]:
+        """Each mask's share of the images: the attention that it would get by chance."""
+        return {name: float(np.mean([side[name].mean() for side in self.masks])) for name in self.masks[0]}
+
+
+def right_pairs(settings: Settings, most: int | None = None) -> Pairs:
+    """Test queries of an embedded target, each with a right answer of another camera; the same for every network.
+
+    `most`: how many pairs, drawn at random; None: one of each query that has an answer.
     """
-    right = (query_pids[:, None] == gallery_pids) & (query_camids[:, None] != gallery_camids)  # (Q, G)
-    score = np.where(right, np.random.default_rng(0).random(right.shape), -1)
-    queries = np.flatnonzero(right.any(axis=1))
-    return queries, score[queries].argmax(axis=1)
+    task, dataset, rng = (
+        load_task(settings),
+        open_dataset(settings.target, settings),
+        np.random.default_rng(0),
+    )
+    right = (task.query.pids[:, None] == task.gallery.pids) & (
+        task.query.camids[:, None] != task.gallery.camids
+    )
+    rows = np.flatnonzero(right.any(axis=1))
+    rows = np.sort(rng.permutation(rows)[:most])
+    columns = np.where(right[rows], rng.random((len(rows), right.shape[1])), -1).argmax(axis=1)
+    sides = ((task.query, dataset.query, rows), (task.gallery, dataset.gallery, columns))
+    images = [part.images[torch.from_numpy(chosen).to(part.images.device)] for part, _, chosen in sides]
+    masks = [
+        load_masks(settings.target, settings, [split.paths[i] for i in chosen]) for _, split, chosen in sides
+    ]
+    return Pairs(*images, tuple(masks))
 
 
-def attention(maps: Tensor, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The share of maps (B, H, W) that lies within each mask (B, H, W), 0 to 1, in the mean over B."""
-    found = maps.cpu().numpy()
-    return {name: float((found * mask).sum(axis=(1, 2)).mean()) for name, mask in masks.items()}
+def attention(maps: Sequence[Tensor], masks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """The share of maps (B, H, W) of queries and answers that lies on what each mask shows, 0 to 1, in the mean."""
+    found = [side.cpu().numpy() for side in maps]
+    return {
+        name: float(np.mean([(m * side[name]).sum(axis=(1, 2)).mean() for m, side in zip(found, masks)]))
+        for name in masks[0]
+    }

@@ -9,8 +9,12 @@ import torch.nn.functional as F
 
 from mmtlib import InputError
 from mmtlib.batches import normalise
+from mmtlib.config import make_settings
+from mmtlib.data.tasks import load_masks, load_task, open_dataset
 from mmtlib.networks import build_network
 from mmtlib.similarity_maps import attention, right_pairs, similarity_maps
+from mmtlib.world import world
+from mmtlib.world.masks import masks
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:
@@ -52,7 +56,7 @@ def test_terms_are_those_of_a_loop_over_gradients_and_add_up_to_the_similarity(n
     network, queries, answers = trained(name), pictures(3, 0), pictures(3, 1)
     answers[0] = queries[0]  # where the gradient of the whole cosine is zero
     found = similarity_maps(network, queries, answers)
-    cosines = (network(normalise(queries)) * network(normalise(answers))).sum(1)
+    cosines = (network(normalise(queries)) * network(normalise(answers))).sum(1).detach()
     for side, (images, others) in enumerate(((queries, answers), (answers, queries))):
         for i in range(3 if name == "small" else 1):
             terms, similarity = loop(network, images[i], others[i])
@@ -123,13 +127,39 @@ def test_pairs_that_are_none_are_refused(queries, answers):
 
 
 def test_right_pairs_show_one_person_from_two_cameras():
-    pids, camids = np.array([1, 2, 3, 3]), np.array([0, 0, 0, 1])
-    queries, answers = right_pairs(np.array([3, 1, 2]), pids, np.array([0, 0, 5]), camids)
-    assert queries.tolist() == [0, 2] and answers.tolist() == [3, 1]
+    settings = make_settings("smoke")
+    pairs, few = right_pairs(settings), right_pairs(settings, most=5)
+    part = load_task(settings)
+    names = [
+        {bytes(image.numpy()): i for i, image in enumerate(side.images)}
+        for side in (part.query, part.gallery)
+    ]
+    rows, columns = (
+        [names[k][bytes(image.numpy())] for image in side] for k, side in enumerate(sides(pairs))
+    )
+    assert rows == list(range(len(part.query.pids)))  # each query of this world has an answer
+    assert (part.query.pids[rows] == part.gallery.pids[columns]).all()
+    assert (part.query.camids[rows] != part.gallery.camids[columns]).all()
+    assert len(few.queries) == len(few.answers) == len(few.masks[1]["person"]) == 5
+    place = world("station", scale="tiny")
+    path = open_dataset("station", settings).gallery.paths[columns[3]]
+    assert np.array_equal(pairs.masks[1]["upper"][3], masks(place, path)["upper"])
+    assert 0.1 < pairs.area["person"] < 0.4 and pairs.area["upper"] > pairs.area["shoes"] > 0
 
 
-def test_attention_is_the_share_of_a_map_within_a_mask():
+def sides(pairs):
+    return pairs.queries, pairs.answers
+
+
+def test_a_folder_has_no_masks():
+    with pytest.raises(InputError, match="has no masks"):
+        load_masks("photos", make_settings("smoke"), ["a.jpg"])
+
+
+def test_attention_is_the_share_of_the_maps_within_a_mask():
     maps = torch.full((2, 2, 2), 0.25)
     maps[1] = torch.tensor([[1.0, 0], [0, 0]])
     masks = {"left": np.array([[[1, 0], [1, 0]]] * 2), "half": np.full((2, 2, 2), 0.5)}
-    assert attention(maps, masks) == {"left": 0.75, "half": 0.5}
+    nowhere = {name: 0 * mask for name, mask in masks.items()}
+    assert attention((maps, maps), (masks, masks)) == {"left": 0.75, "half": 0.5}
+    assert attention((maps, maps), (masks, nowhere)) == {"left": 0.375, "half": 0.25}
