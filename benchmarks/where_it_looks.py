@@ -28,7 +28,7 @@ from mmtlib.runs.provenance import hardware, versions
 from mmtlib.runs.run import run_folder
 from mmtlib.similarity_maps import Pairs, attention, right_pairs, similarity_maps
 
-METHODS = ("direct", "hard", "mmt_without_soft_losses", "mmt", "supervised")
+METHODS = ("direct", "hard", "mmt", "supervised")
 
 
 def looks(network: torch.nn.Module, pairs: Pairs) -> dict[str, float]:
@@ -59,7 +59,7 @@ def summary(looked: dict[str, list[dict[str, float]]], parts: list[str]) -> tupl
             rows.append({"part": part, "method": method, "mean": each.mean(), "sd": each.std(ddof=1)})
         for b, a in combinations(values, 2):
             found = interval(values[a] - values[b])
-            differences.append({"part": part, "methods": f"{a}-{b}", **found})
+            differences.append({"part": part, "method": f"{a}-{b}", **found})
     return rows, differences
 
 
