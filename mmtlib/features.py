@@ -69,17 +69,11 @@ def embed(
     """
     network = open_network(checkpoint, gain=settings.gain)
     dataset = open_dataset(data, settings)
-    images = pd.concat(
-        pd.DataFrame(
-            {
-                "path": pd.Series(split.paths, dtype=object),
-                "split": name,
-                "pid": split.pids,
-                "camid": split.camids,
-            }
-        )
+    columns = [
+        (pd.Series(split.paths, dtype=object), name, split.pids, split.camids)
         for name, split in dataset.parts.items()
-    ).reset_index(drop=True)
+    ]
+    images = pd.concat([pd.DataFrame(dict(zip(COLUMNS, each))) for each in columns], ignore_index=True)
     about = {
         "checkpoint": str(checkpoint.absolute()),
         "sha256": _sha256(checkpoint),
@@ -96,9 +90,7 @@ def embed(
         shutil.rmtree(parts)
     write_json(parts / "about.json", about)
     if cameras := METHODS[settings.method].cameras:
-        say(
-            f"note: {settings.method} takes cameras out ({cameras}) when it is scored; these features are without"
-        )
+        say(f"note: {settings.method} takes cameras out ({cameras}) when it is scored, not here")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network, vectors = network.to(device), []
     for start in range(0, len(images), part):

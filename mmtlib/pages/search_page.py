@@ -52,27 +52,16 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
             _answer(pictures[row["path"]], row) | {"maps": alike.get((query, row["path"]), ())}
             for row in answers.to_dict("records")
         ]
-        lists.append(
-            {
-                "path": shown(query),
-                "image": _image(pictures[query], f"the query {shown(query)}"),
-                "answers": lines,
-            }
-        )
+        lead = _image(pictures[query], f"the query {shown(query)}")
+        lists.append({"path": shown(query), "image": lead, "answers": lines})
     first = ranks[ranks["rank"] == 1]["right"].dropna()
+    splits = ", ".join(f"{n:,} {part}" for part, n in about["splits"].items() if n)
+    more = f", the first {SHOWN} shown; ranks.csv has all" if len(queries) > SHOWN else ""
     facts = [
-        (
-            "images",
-            f"{len(known.images):,}: "
-            + ", ".join(f"{n:,} {part}" for part, n in about["splits"].items() if n),
-        ),
+        ("images", f"{len(known.images):,}: {splits}"),
         ("fingerprint of the images", about["data"]["fingerprint"]),
         ("SHA-256 of the weights", about["sha256"]),
-        (
-            "queries",
-            f"{len(queries):,}"
-            + (f", the first {SHOWN} shown; ranks.csv has all" if len(queries) > SHOWN else ""),
-        ),
+        ("queries", f"{len(queries):,}{more}"),
     ]
     if len(first):
         facts.append(("first answer right", f"{first.mean():.1%} of the {len(first):,} where it is known"))
@@ -106,16 +95,11 @@ def _alike(known: Features, listed: pd.DataFrame, pictures: dict[str, Tensor],
 
 
 def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:
-    right = None if row["right"] is pd.NA else bool(row["right"])
-    mark = {None: "", True: " ✓", False: " ✗"}[right]
+    known = row["right"] is not pd.NA
+    kind, mark = (("right", " ✓") if row["right"] else ("wrong", " ✗")) if known else ("unknown", "")
     image = _image(pixels, f"answer {row['rank']}: {shown(row['path'])}")
-    kind = {None: "unknown", True: "right", False: "wrong"}[right]
-    return {
-        "image": image,
-        "kind": kind,
-        "text": f"{row['rank']}{mark} {row['distance']:.3f}",
-        "name": shown(row["path"].rpartition("/")[2]),
-    }
+    text, name = f"{row['rank']}{mark} {row['distance']:.3f}", shown(row["path"].rpartition("/")[2])
+    return {"image": image, "kind": kind, "text": text, "name": name}
 
 
 def _image(pixels: Any, alt: str) -> Markup:
