@@ -12,23 +12,21 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtlib import figures
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.data.checks import PUBLISHED
-from mmtlib.figures.style import legend, new_axes
 from mmtlib.files import read_json, write_atomic, write_json
-from mmtlib.results import findings, matrix_results, tables
+from mmtlib.results import ablations, findings, matrix_results, tables
 from mmtlib.results.ablations import crossing, differences, groups, leads, published_leads
-from mmtlib.results.comparison import PHOTOGRAPHS
-from mmtlib.results.runs import read_published, read_runs
+from mmtlib.results.comparison import published_twins
+from mmtlib.results.runs import read_runs
 from mmtlib.results.tables import paired, readable
 from mmtlib.world import DOMAINS, pictures, render, world
 
@@ -141,17 +139,12 @@ def gain_section() -> str:
     for task in dict.fromkeys((r["source"], r["target"]) for r in matrix.results):
         results = [r for r in matrix.results if (r["source"], r["target"]) == task]
         methods = [m for m in dict.fromkeys(r["method"] for r in results) if m != "mmt"]
-        rows, lines = differences(results, methods), []
-        for row in rows.to_dict("records"):
-            score = tables.spread(row["score"], row["score_sd"])
-            gap = tables.spread(row["gap"], row["gap_sd"], 0)
-            ahead = _interval(row["mean"], row["low_all"], row["high_all"])
-            lines.append([row["title"], METHODS[row["method"]].knows, f"{row['lr']:g}", score, gap, ahead])
+        rows = differences(results, methods)
         own = next(row for row in tables.table(results).to_dict("records") if row["method"] == "mmt")
-        ahead = f"mAP minus MMT's {tables.spread(own['mAP'], own['mAP_sd'])}"
-        header = ["", "knows", "learning rate", "mAP", "gap closed (%)", ahead]
-        parts += [f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds", _markdown(header, lines)]
-        parts.append(f"The intervals hold for all {len(rows)} rows at once (95 %, Bonferroni).")
+        title = f"**{'→'.join(task)}**, {int(rows['n'].min())} seeds; differences to MMT's mAP of "
+        parts.append(f"{title}{tables.spread(own['mAP'], own['mAP_sd'])} (intervals by Bonferroni)")
+        table = ablations.readable(rows)
+        parts.append(_markdown(["", *table.columns[1:]], table.to_numpy().tolist()))
         parts.append(
             "\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles)
         )
@@ -221,60 +214,6 @@ def minutes(profile: str) -> str:
     return f"{', '.join(found)}; {max(found.values()):.1f} GB of memory" if found else "not measured yet"
 
 
-# What stands beside the miniature: TLlib's runs on photographs (k-means), the twins of its rows.
-TWINS = {"hard labels (k-means)": "hard", "MMT (k-means)": "mmt"}
-
-
-def published_shares() -> list[tuple[str, str, float]]:
-    """(task, method, share of the gap in percent) of the published twins."""
-    table = read_published()
-    table = table[table["reported_in"].str.startswith("TLlib") & table["method"].isin(TWINS.keys())]
-    rows = table.to_dict("records")
-    shares = {(row["source"], row["target"], TWINS[row["method"]]): row["gap"] for row in rows}
-    return [
-        (f"{source}→{target}", method, shares[PHOTOGRAPHS[source], PHOTOGRAPHS[target], method])
-        for source, target in TASKS["standard"]
-        for method in TWINS.values()
-    ]
-
-
-def gap_shares(results: Sequence[dict], published: Sequence[tuple[str, str, float]]) -> Axes:
-    """The share of the gap direct → supervised that each method closes on each task, beside what is published.
-
-    Args:
-        results: Results with both ends for each task and seed; a dot per seed, a bar mean ± sd.
-        published: (task, method, share in percent); a hollow marker each.
-    """
-    every = tables.frame(results)
-    every = every[every["gap"].notna() & ~every["method"].isin(tables.ENDS)]
-    places = {task: place for place, task in enumerate(every["task"].unique())}
-    methods = every["method"].unique()
-    ax = new_axes(None, height=3.8)
-    for i, method in enumerate(methods):
-        rows, look, off = (
-            every[every["method"] == method],
-            figures.METHOD_STYLE[method],
-            (i + 0.5) / len(methods) - 0.5,
-        )
-        x, color = rows["task"].map(places) + 0.8 * off, look["color"]
-        ax.plot(x, rows["gap"], linestyle="", marker=look["marker"], color=color, alpha=0.45, markersize=5,
-                label=METHODS[method].title)  # fmt: skip
-        means = rows.groupby(x)["gap"].agg(["mean", "std"]).fillna(0)
-        ax.errorbar(means.index + 0.05, means["mean"], means["std"], linestyle="", color=color, marker="_", capsize=3,
-                    markersize=9)  # fmt: skip
-        theirs = [(places[task] + 0.8 * off + 0.11, share) for task, who, share in published
-                  if who == method and task in places]  # fmt: skip
-        if theirs:
-            ax.plot(*zip(*theirs), linestyle="", marker="o", markersize=8, markerfacecolor="none", color=color,
-                    label=None if i else "published (photographs)")  # fmt: skip
-    ax.axhline(0, color="#444444", linewidth=1)
-    ax.set_xticks(range(len(places)), places)
-    ax.set_ylabel(tables.TITLES["gap"])
-    ax.grid(axis="x", visible=False)
-    legend(ax)
-    return ax
-
-
 def shape_results() -> list[dict]:
     """The results that the README shows: `standard`, or what there is of it, else `quick`."""
     files = [RESULTS / f"{profile}.json" for profile in ("standard", "quick")]
@@ -285,7 +224,7 @@ def shape_section() -> str:
     """The four tasks as one table: scores, shares of the gap, and the published shares."""
     rows = tables.table(shape_results()).to_dict("records")
     found = {(row["task"], row["method"]): row for row in rows if not row["variant"]}
-    theirs = {(task, method): f"{share:.0f} %" for task, method, share in published_shares()}
+    theirs = {key: f"{share:.0f} %" for key, share in published_twins().items()}
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         ends = [
@@ -458,7 +397,7 @@ def main() -> None:
             ax = figures.learning_curves(runs, "mAP")
             ax.figure.savefig(DOCS / "learning_curves_quick.png", dpi=150, bbox_inches="tight")
     if results := shape_results():
-        ax = gap_shares(results, published_shares())
+        ax = figures.gap_shares(results, published_twins())
         ax.figure.savefig(DOCS / "shape.png", dpi=150, bbox_inches="tight")
     write_atomic(DOCS / "results.md", results_page())
     write_atomic(README, updated(README.read_text(encoding="utf-8")))

@@ -8,6 +8,7 @@ from test_reproduction import result
 
 from mmtlib.config import make_settings
 from mmtlib.results import comparison
+from mmtlib.results.runs import FinishedRun
 from mmtlib.runs.cells import Cell
 
 MARKET, DUKE = "/data/Market-1501-v15.09.15", "/daten/DukeMTMC-reID"
@@ -164,3 +165,30 @@ def test_every_published_score_has_a_cell_in_the_table_by_year():
     ]
     assert line["DukeMTMC-reID→Market-1501"].item() == "71.2 (73 %)" and line["bound"].item() == "fast-reid"
     assert shown.iloc[-1]["reported in"] == "here, drawn pedestrians"
+
+
+def test_drawn_tasks_have_their_twins_among_the_published_rows():
+    twins = comparison.published_twins()
+    published = comparison.read_published().set_index(["source", "target", "method", "reported_in"])["gap"]
+    for task, ends in {
+        "plaza→station": ("Market-1501", "DukeMTMC-reID"),
+        "station→city": ("DukeMTMC-reID", "MSMT17"),
+    }.items():
+        rows = published.loc[ends]
+        rows = rows[rows.index.get_level_values("reported_in").str.startswith("TLlib")].droplevel(
+            "reported_in"
+        )
+        assert (
+            twins[task, "mmt"] == rows["MMT (k-means)"]
+            and twins[task, "hard_dbscan"] == rows["hard labels (DBSCAN)"]
+        )
+    assert {method for _, method in twins} == {"hard", "mmt", "hard_dbscan", "mmt_dbscan"}
+
+
+def test_the_best_epoch_is_the_bonus_of_a_choice_by_test_scores():
+    runs = [
+        FinishedRun(result("mmt", 1, 0.0), [{"mAP": 60.0}, {"mAP": 66.0}, {"mAP": 65.0}]),
+        FinishedRun(result("mmt", 2, 0.0), [{"mAP": 60.0}, {"mAP": 61.0}, {"mAP": 62.0}]),
+        FinishedRun(result("direct", 1, 0.0), [{"mAP": 40.0}]),  # has no epochs to choose from
+    ]
+    assert comparison.best_minus_last(runs).to_dict() == {"MMT": 0.5}

@@ -15,6 +15,7 @@ from mmtlib.noise.causes import (
     HIDDEN,
     Cause,
     brightness,
+    error_rates,
     false_merges,
     false_splits,
     merge_causes,
@@ -145,3 +146,23 @@ def test_brightness_is_the_luma_of_the_pixels() -> None:
     images = torch.zeros(4, 3, 5, 5, dtype=torch.uint8)
     images[1], images[2, 1], images[3] = 255, 255, 51
     assert brightness(images) == pytest.approx([0, 1, 0.587, 0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["merge", "split"])
+def test_error_rates_are_those_of_a_loop_and_count_what_was_left_out(kind):
+    labels, pids, camids, attributes, light = random_case(7)
+    named = {"merge": merge_causes, "split": split_causes}[kind](camids, attributes, light)
+    rows, third = attributes.to_dict("records"), np.searchsorted(np.quantile(light, [1 / 3, 2 / 3]), light)
+    counts = {name: [0, 0] for name in ("all pairs", *(cause.title for cause in named))}
+    for i, j in combinations(range(len(pids)), 2):
+        if min(pids[i], pids[j]) < 0 or (pids[i] == pids[j]) != (kind == "split"):
+            continue
+        both = min(labels[i], labels[j]) >= 0
+        wrong = both and (labels[i] == labels[j]) == (kind == "merge")
+        has = loop_properties(i, j, camids, rows, third) | {"all pairs": True}
+        for name in counts:
+            counts[name] = [counts[name][0] + (has[name] and wrong), counts[name][1] + has[name]]
+    found = error_rates(labels, pids, named, kind).set_index("cause")
+    assert found[["wrong", "possible"]].to_numpy().tolist() == [list(map(float, c)) for c in counts.values()]
+    assert found.loc["all pairs", "rate"] == pytest.approx(counts["all pairs"][0] / counts["all pairs"][1])
+    assert (labels < 0).any() and 0 < found.loc["all pairs", "wrong"] < found.loc["all pairs", "possible"]

@@ -7,6 +7,7 @@ by `figures.show(figure, alt)`. All public names can be used from here; the comm
 
 from mmtlib.figures.comparisons import (
     differences_to,
+    errors_left,
     method_bars,
     paired_differences,
     phase_diagram,
@@ -31,6 +32,6 @@ from mmtlib.figures.noise import (
     transition_curves,
 )
 from mmtlib.figures.pictures import image_grid, image_groups, ranked_gallery, worst_merges, worst_splits
-from mmtlib.figures.published import methods_by_year
+from mmtlib.figures.published import gap_shares, methods_by_year
 from mmtlib.figures.schema import mmt_schema
 from mmtlib.figures.style import METHOD_STYLE, PALETTE, show, use_style

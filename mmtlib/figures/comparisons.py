@@ -40,7 +40,7 @@ def method_bars(
                markeredgewidth=0.7, markersize=7)  # fmt: skip
         share = tables.spreads(summary.loc[[method]], "gap")[0] if key == "mAP" else "–"
         beside(ax, row, f"{mean:.1f}" + (f" ({share} %)" if share != "–" else ""))
-        if METHODS[method].labels != "clusters" and len(groups) > 2:
+        if method in tables.ENDS and len(groups) > 2:
             ax.axvline(mean, color=look["color"], linestyle="--", linewidth=1.2, zorder=0.5)
     if chance is not None:
         ax.axvline(chance, color="#444444", linestyle=":", label=f"chance, {chance:.1f}")
@@ -129,6 +129,34 @@ def validator_regrets(made: pd.DataFrame, question: str, ax: Axes | None = None)
     ax.set(
         xlabel="mAP below the best choice", xlim=(-0.5, None), title=f"Choice of {question} without labels"
     )
+    return ax
+
+
+def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None = None) -> Axes:
+    """The wrong pairs that each method leaves, by cause, as a share of those of hard labels (the line at 1).
+
+    Args:
+        rows: As by `results.errors_left.relative`; marks are means over seeds, lines reach from seed to seed.
+        kind: "merge" or "split".
+        causes: How many of them, the most frequent first, beside the row of all pairs.
+    """
+    rows = rows[(rows["kind"] == kind) & (rows["method"] != "hard")]
+    names = list(dict.fromkeys(rows["cause"]))[: causes + 1]
+    ax = new_axes(ax, height=1.4 + 0.42 * len(names))
+    name_rows(ax, names)
+    for shift, (method, group) in zip((-0.24, -0.08, 0.08, 0.24), rows.groupby("method", sort=False)):
+        group, look = group.set_index("cause").loc[names], METHOD_STYLE[method]
+        place, out = np.arange(len(names)) + shift, group["left_out"].mean()
+        ax.hlines(place, group["low"], group["high"], color=look["color"], linewidth=1.2)
+        label = METHODS[method].title + (f" ({out:.0%} left out)" if out else "")
+        ax.plot(group["left"], place, linestyle="", color=look["color"], marker=look["marker"], label=label)
+    for row, rate in enumerate(rows.drop_duplicates("cause")["rate"][: len(names)]):
+        beside(ax, row, f"{1000 * rate:.1f} ‰")
+    beside(ax, -0.85, "hard labels", annotation_clip=False)
+    ax.axvline(1, color=METHOD_STYLE["hard"]["color"], linestyle="--", linewidth=1.4)
+    what = "False merges" if kind == "merge" else "False splits"
+    ax.set(xlabel="wrong pairs left (hard labels, k-means = 1)", xlim=(0, None), title=what)
+    legend(ax)
     return ax
 
 

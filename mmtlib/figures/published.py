@@ -1,13 +1,17 @@
-"""MMT among the methods before and after it."""
+"""MMT among the methods before and after it, and the drawn tasks beside those on photographs."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmtlib.figures.style import GREY, MAX_WIDTH, METHOD_STYLE
+from mmtlib.config import METHODS
+from mmtlib.figures.style import GREY, MAX_WIDTH, METHOD_STYLE, legend, new_axes
+from mmtlib.results import tables
 
 # Rows that have a look here; all others are grey.
 _LOOKS = {"direct transfer": "direct", "hard labels": "hard", "MMT": "mmt", "supervised": "supervised"}
@@ -54,3 +58,35 @@ def methods_by_year(rows: pd.DataFrame) -> Figure:
     np.atleast_1d(axes)[0].set_yticks(range(len(places)), list(places))
     figure.supxlabel("mAP (%)", fontsize=9)
     return figure
+
+
+def gap_shares(
+    results: Sequence[dict], published: Mapping[tuple[str, str], float], ax: Axes | None = None
+) -> Axes:
+    """The share of the gap direct → supervised that each method closes on each task, beside what is published.
+
+    Args:
+        results: Results with both ends for each task and seed; a mark per seed, mean ± sd beside them.
+        published: As by `results.comparison.published_twins`: (task, method) → percent; a hollow ring each.
+    """
+    every = tables.frame(results)
+    every = every[every["gap"].notna() & ~every["method"].isin(tables.ENDS)]
+    places = {task: place for place, task in enumerate(every["task"].unique())}
+    ax, methods = new_axes(ax, height=3.8), every["method"].unique()
+    for i, method in enumerate(methods):
+        rows, look = every[every["method"] == method], METHOD_STYLE[method]
+        x = rows["task"].map(places) + 0.8 * ((i + 0.5) / len(methods) - 0.5)
+        ax.plot(x, rows["gap"], linestyle="", marker=look["marker"], color=look["color"], alpha=0.45, markersize=5,
+                label=METHODS[method].title)  # fmt: skip
+        means = rows.groupby(x)["gap"].agg(["mean", "std"]).fillna(0)
+        ax.errorbar(means.index + 0.05, means["mean"], means["std"], linestyle="", color=look["color"], marker="_",
+                    capsize=3, markersize=9)  # fmt: skip
+        theirs = pd.Series({x[row]: published.get((rows["task"][row], method), np.nan) for row in rows.index})
+        ax.plot(theirs.index + 0.11, theirs, linestyle="", marker="o", markersize=8, markerfacecolor="none",
+                color=look["color"], label="published (photographs)" if method == "mmt" else None)  # fmt: skip
+    ax.axhline(0, color="#444444", linewidth=1)
+    ax.set_xticks(range(len(places)), places)
+    ax.set_ylabel(tables.TITLES["gap"])
+    ax.grid(axis="x", visible=False)
+    legend(ax)
+    return ax

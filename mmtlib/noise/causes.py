@@ -162,6 +162,28 @@ def false_splits(
     return _table(wrong, base, causes, "split", draws, seed)
 
 
+def error_rates(labels: np.ndarray, pids: np.ndarray, causes: Sequence[Cause], kind: str) -> pd.DataFrame:
+    """How many of the pairs with each property went wrong, so that labels of the same images can be compared.
+
+    Args:
+        labels, pids, causes: As of `false_merges`; but a pair with an image that was left out (−1) counts, as one that
+            did not go wrong.
+        kind: "merge" (pairs of images of two identities) or "split" (of one).
+
+    Returns:
+        A row per cause after one for all pairs (cause "all pairs"): `cause`, `wrong`, `possible`, `rate`.
+    """
+    named = _known(np.zeros_like(labels), pids, causes)
+    together = np.zeros_like(named[1]) if kind == "merge" else named[1]
+    possible = _counts(together, named[2], named[1] if kind == "merge" else None).sum(axis=0)
+    labels, pids, kept = _known(labels, pids, causes)
+    groups, apart = (labels, pids) if kind == "merge" else (pids, labels)
+    wrong = _counts(groups, kept, apart).sum(axis=0)
+    names = ["all pairs", *(cause.title for cause in causes)]
+    rows = pd.DataFrame({"cause": names, "wrong": wrong, "possible": possible})
+    return rows.assign(rate=rows["wrong"] / rows["possible"])
+
+
 def _table(
     wrong: np.ndarray, base: np.ndarray, causes: Sequence[Cause], kind: str, draws: int, seed: int
 ) -> pd.DataFrame:

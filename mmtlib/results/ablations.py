@@ -11,7 +11,7 @@ from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.results.findings import number
 from mmtlib.results.runs import FinishedRun, read_published
-from mmtlib.results.tables import SCORES, interval, paired, pairs, table
+from mmtlib.results.tables import SCORES, TITLES, interval, paired, pairs, spreads, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
@@ -51,6 +51,22 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
         wide = {f"{end}_all": interval(values, len(found))[end] for end in ("low", "high")}
         rows.append({"method": method, "title": title, "lr": lr} | scores | interval(values) | wide)
     return pd.DataFrame(rows).sort_values("mean", ignore_index=True)
+
+
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """`differences` as people read them: what a method knows of the target, its rate, its score, its distance."""
+    ends = {name: rows[name].map(number) for name in ("mean", "low_all", "high_all")}
+    return pd.DataFrame(
+        {
+            "method": rows["title"],
+            "knows": [METHODS[method].knows for method in rows["method"]],
+            "learning rate": rows["lr"].map("{:g}".format),
+            TITLES["mAP"]: spreads(rows, "score"),
+            TITLES["gap"]: spreads(rows, "gap"),
+            "difference": ends["mean"],
+            f"95 % for all {len(rows)} rows": ends["low_all"] + " to " + ends["high_all"],
+        }
+    )
 
 
 def groups(rows: pd.DataFrame) -> dict[str, list[str]]:

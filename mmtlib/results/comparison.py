@@ -10,7 +10,7 @@ import pandas as pd
 
 from mmtlib.config import METHODS, TASKS, Settings, has_clusters, profile_variant, seen_settings
 from mmtlib.results.findings import number
-from mmtlib.results.runs import PAPER, read_published
+from mmtlib.results.runs import PAPER, FinishedRun, read_published
 from mmtlib.results.tables import TITLES, dashed, frame, spreads, table, task_name
 from mmtlib.runs.cells import Cell
 
@@ -26,6 +26,21 @@ _ROWS = {
     "MMT (DBSCAN)": "mmt_dbscan",
     "hard labels (k-means)": "hard",
 }
+
+# TLlib's rows on photographs whose twins are rows of ours.
+_TWINS = {"hard labels (k-means)": "hard", "hard labels (DBSCAN)": "hard_dbscan"}
+_TWINS |= {"MMT (k-means)": "mmt", "MMT (DBSCAN)": "mmt_dbscan"}
+
+
+def published_twins() -> dict[tuple[str, str], float]:
+    """The share of the gap (percent) that TLlib's rows close on photographs, by drawn task and method of ours."""
+    table, domains = read_published(), {photographs: domain for domain, photographs in PHOTOGRAPHS.items()}
+    table = table[table["reported_in"].str.startswith("TLlib") & table["method"].isin(list(_TWINS))]
+    return {
+        (f"{domains[row['source']]}→{domains[row['target']]}", _TWINS[row["method"]]): row["gap"]
+        for row in table.to_dict("records")
+        if {row["source"], row["target"]} <= domains.keys()
+    }
 
 
 def published_name(source: str) -> str:
@@ -162,6 +177,16 @@ def readable_by_year(rows: pd.DataFrame) -> pd.DataFrame:
     for key, task, cell in zip(shown.itertuples(index=False, name=None), rows["task"], cells):
         lines.setdefault(key, dict(zip(shown, key)))[task] = cell
     return pd.DataFrame(list(lines.values())).fillna("–")
+
+
+def best_minus_last(runs: Sequence[FinishedRun]) -> pd.Series:
+    """What a choice of the epoch by test scores would add to each method's mAP: mean of best − last, by title."""
+    bonus: dict[str, list[float]] = {}
+    for run in runs:
+        scores = [epoch["mAP"] for epoch in run.history]
+        if len(scores) > 1:
+            bonus.setdefault(METHODS[run.result["method"]].title, []).append(max(scores) - scores[-1])
+    return pd.Series({title: float(np.mean(values)) for title, values in bonus.items()}, dtype=float)
 
 
 def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
