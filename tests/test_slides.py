@@ -80,7 +80,7 @@ def test_without_reveal_or_notebooks_slides_are_refused(out, tmp_path, monkeypat
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_slides_show_what_is_tagged_and_cut_nothing_off(out, tmp_path):
     (page,) = slides.write_slides(out)
-    told = visit(page, LOOK, tmp_path / "profile", size=(1280, 720))
+    told = visit(page, LOOK, tmp_path / "profile", size=(1280, 863))  # 143 are the window's own
     assert told["errors"] == told["refused"] == told["images"] == []
     first, figure, known = told["value"]["seen"]
     assert "Is a < b?" in first["text"] and "Only in the notebook" not in str(told)

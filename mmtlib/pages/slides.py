@@ -38,14 +38,14 @@ def _page(copy: Path, assets: dict[str, Markup]) -> str:
     notebook, section, slides = nbformat.read(copy, as_version=4), "", []
     title = heading(notebook.cells) or copy.stem
     for cell in notebook.cells:
-        is_text, is_slide = (
-            cell.cell_type == "markdown",
-            cell.metadata.get("slideshow", {}).get("slide_type") == "slide",
-        )
+        is_text = cell.cell_type == "markdown"
         found = re.findall(r"^## +(.+)$", cell.source, re.MULTILINE) if is_text else []
         section = found[-1] if found else section
-        if is_slide:
-            cell.source = cell.source.replace("## Summary", "## What we now know") if is_text else ""
-            only = nbformat.NotebookNode(notebook | {"cells": [cell]})
-            slides.append(("" if is_text else section, rendered(only)))
+        if cell.metadata.get("slideshow", {}).get("slide_type") == "slide":
+            text = cell.source.replace("## Summary", "## What we now know")
+            cell.source = (
+                re.sub(r"\[([^]]+)\]\((?!https:)[^)]+\)", r"\1", text) if is_text else ""
+            )  # no file beside it
+            one = nbformat.NotebookNode(notebook | {"cells": [cell]})
+            slides.append(("" if is_text else section, rendered(one)))
     return notebook_page(title, Markup(), "slides.html", slides=slides, **assets)
