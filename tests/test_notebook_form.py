@@ -186,7 +186,9 @@ def complaints_anatomy(path: Path, notebook: NotebookNode) -> list[str]:
     if order != ["Summary", "Exercises", "References"] or list(parts)[-3:] != order:
         found.append(f"the notebook ends with {list(parts)[-3:]}, expected Summary, Exercises, References")
         return found
-    codes = [c for c in notebook.cells if c.cell_type == "code" and "exercise" not in c.metadata.get("tags", [])]
+    codes = [
+        c for c in notebook.cells if c.cell_type == "code" and "exercise" not in c.metadata.get("tags", [])
+    ]
     after = [c for t in order for c in parts[t] if c.id in {code.id for code in codes}]
     if "lesson.record(" not in codes[-1].source or after:
         found.append("the last code cell, before the summary, does not record the results")
