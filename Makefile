@@ -2,6 +2,7 @@
 # make run       run every notebook and write runs/quick/report.html (PROFILE=smoke|quick|standard|paper)
 # make book      make an offline book of the executed notebooks: runs/quick/book/index.html (PROFILE as above)
 # make slides    make slides of the executed lessons: runs/quick/slides (PROFILE as above)
+# make wheelhouse  collect all packages as files in wheelhouse/, for a set-up without a network (docs/teaching.md)
 # make test      run the tests, a process per core (PYTEST_ARGS="-k losses" runs some of them)
 # make lab       open the notebooks in JupyterLab
 # make lint      check style, format and the order of the modules; make format mends the first two
@@ -34,7 +35,7 @@ ifneq ($(filter-out hover cluster slides,$(WITH)),)
 $(error WITH=$(WITH) is unknown: it takes any of hover, cluster and slides)
 endif
 
-.PHONY: help install run book slides test lab lint format lock clean distclean
+.PHONY: help install run book slides wheelhouse test lab lint format lock clean distclean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -75,6 +76,11 @@ book: install
 
 slides: install $(VENV)/.installed-slides
 	$(IN_VENV) $(VENV)/bin/mmt slides runs/$(PROFILE)
+
+wheelhouse: install
+	$(PIP) wheel -w wheelhouse -r requirements/$(EXTRA).txt $(WITH:%=-r requirements/%.txt)
+	@rm -rf build
+	$(PIP) wheel -w wheelhouse --no-deps --no-build-isolation .
 
 test: install
 	$(IN_VENV) $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

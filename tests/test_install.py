@@ -282,6 +282,14 @@ def test_install_adds_optional_parts(checkout):
     assert installs(make_here(checkout, "install", "WITH=hover")[1]) == []
 
 
+def test_a_wheelhouse_holds_what_an_installation_asks_for_and_the_package(checkout):
+    done, calls = make_here(checkout, "wheelhouse", "WITH=hover")
+    assert done.returncode == 0, done.stderr
+    locked_files = "-r requirements/cpu.txt -r requirements/hover.txt"
+    built = [call.partition("wheel -w wheelhouse ")[2] for call in calls if "wheel -w wheelhouse" in call]
+    assert built == [locked_files, "--no-deps --no-build-isolation ."]
+
+
 def test_unfit_python_is_named(checkout):
     write_python(checkout.parent / "bin/python3.10", checkout.parent, version="3.10.4", misfit=1)
     done, calls = make_here(checkout, "install", "PYTHON=python3.10")
@@ -354,6 +362,7 @@ def test_git_ignores_data_and_what_make_builds(tmp_path):
         "data/a.zip",
         "data/pedestrians/a.jpg",
         "runs/quick/report.html",
+        "wheelhouse/mmtlib-0.1.0-py3-none-any.whl",
     ]
     ignored += [".venv/bin/python", "mmtlib/__pycache__/a.pyc", "mmtlib.egg-info/PKG-INFO"]
     kept = ["data/README.md", "mmtlib/data.py", "tests/reference/a.npz", "notebooks/00_a.ipynb", ".ci/run"]
