@@ -1,6 +1,8 @@
 # make install   set up .venv with the locked versions (on Linux a download of about 3 GB)
 # make run       run every notebook and write runs/quick/report.html (PROFILE=smoke|quick|standard|paper)
 # make book      make an offline book of the executed notebooks: runs/quick/book/index.html (PROFILE as above)
+# make slides    make slides of the executed lessons: runs/quick/slides (PROFILE as above)
+# make wheelhouse  collect all packages as files in wheelhouse/, for a set-up without a network (docs/teaching.md)
 # make test      run the tests, a process per core (PYTEST_ARGS="-k losses" runs some of them)
 # make lab       open the notebooks in JupyterLab
 # make lint      check style, format and the order of the modules; make format mends the first two
@@ -9,7 +11,7 @@
 #
 # Choices: PYTHON=python3.12     the Python that .venv is made from: 3.11, 3.12 or 3.13
 #          EXTRA=cpu|gpu         faiss-cpu or faiss-gpu; default: gpu where an NVIDIA driver answers
-#          WITH="hover cluster"  optional parts: hover (interactive maps), cluster (several machines)
+#          WITH="hover cluster"  optional parts: hover (interactive maps), cluster (several machines), slides
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -29,11 +31,11 @@ IN_VENV := PATH="$(abspath $(VENV)/bin):$$PATH"
 ifeq ($(filter cpu gpu,$(EXTRA)),)
 $(error EXTRA=$(EXTRA) is unknown: it is cpu or gpu)
 endif
-ifneq ($(filter-out hover cluster,$(WITH)),)
-$(error WITH=$(WITH) is unknown: it takes hover, cluster or both)
+ifneq ($(filter-out hover cluster slides,$(WITH)),)
+$(error WITH=$(WITH) is unknown: it takes any of hover, cluster and slides)
 endif
 
-.PHONY: help install run book test lab lint format lock clean distclean
+.PHONY: help install run book slides wheelhouse test lab lint format lock clean distclean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -62,7 +64,7 @@ $(VENV)/.installed-cpu $(VENV)/.installed-gpu: $(VENV)/.installed-%: requirement
 	@$(PY) -c 'from mmtlib.figures import umap_map; import numpy; umap_map(numpy.eye(64))' # compiles umap-learn's loops
 	@touch $@
 
-$(VENV)/.installed-hover $(VENV)/.installed-cluster: $(VENV)/.installed-%: requirements/%.txt | $(VENV)/.installed-$(EXTRA)
+$(VENV)/.installed-hover $(VENV)/.installed-cluster $(VENV)/.installed-slides: $(VENV)/.installed-%: requirements/%.txt | $(VENV)/.installed-$(EXTRA)
 	$(PIP) install -r $<
 	@touch $@
 
@@ -71,6 +73,14 @@ run: install
 
 book: install
 	$(IN_VENV) $(VENV)/bin/mmt book runs/$(PROFILE)
+
+slides: install $(VENV)/.installed-slides
+	$(IN_VENV) $(VENV)/bin/mmt slides runs/$(PROFILE)
+
+wheelhouse: install
+	$(PIP) wheel -w wheelhouse -r requirements/$(EXTRA).txt $(WITH:%=-r requirements/%.txt)
+	@rm -rf build
+	$(PIP) wheel -w wheelhouse --no-deps --no-build-isolation .
 
 test: install
 	$(IN_VENV) $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -98,6 +108,7 @@ lock: install
 	$(COMPILE) pyproject.toml --extra gpu --extra dev -c requirements/cpu.txt -o requirements/gpu.txt
 	$(PY) -c '$(EXTRA_OF_PROJECT)' hover | $(COMPILE) - -c requirements/cpu.txt -o requirements/hover.txt
 	$(PY) -c '$(EXTRA_OF_PROJECT)' cluster | $(COMPILE) - -c requirements/cpu.txt -o requirements/cluster.txt
+	$(PY) -c '$(EXTRA_OF_PROJECT)' slides | $(COMPILE) - -c requirements/cpu.txt -o requirements/slides.txt
 
 clean:
 	rm -rf runs data/pedestrians build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -248,10 +248,30 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _init(options: argparse.Namespace) -> None:
+    if options.student and options.teacher:
+        options.usage("--student and --teacher exclude each other")
+    edition = "student" if options.student else "teacher" if options.teacher else ""
     print(
-        f"{len(make_folder(options.folder))} files in {options.folder}. There, `mmt run --profile smoke` checks that"
+        f"{len(make_folder(options.folder, edition))} files in {options.folder}. There, `mmt run --profile smoke`"
     )
-    print("everything works, and `jupyter lab notebooks` opens the notebooks.")
+    print("checks that everything works, and `jupyter lab notebooks` opens the notebooks.")
+
+
+def _grade(options: argparse.Namespace) -> None:
+    from mmtlib.course.answers import grade
+    from mmtlib.course.checks import GRADED
+    from mmtlib.files import write_atomic
+
+    table = grade(options.folder, GRADED)
+    print(table.to_string())
+    if options.out is not None:
+        print(write_atomic(options.out, table.to_csv()))
+
+
+def _slides(options: argparse.Namespace) -> None:
+    from mmtlib.pages.slides import write_slides
+
+    print(*write_slides(options.folder.absolute()), sep="\n")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -304,6 +324,8 @@ COMMANDS = {
         ("folder", "DIR", "folder of the runs"),)),
     "book": ("the executed notebooks of a suite as pages for reading offline", _book, (
         ("folder", "DIR", "folder of the runs, such as runs/quick"),)),
+    "slides": ("the executed lessons of a suite as slides, a page each", _slides, (
+        ("folder", "DIR", "folder of the runs, such as runs/quick"),)),
     "check-data": ("what a data set holds against what it should hold", _check_data, (
         ("path", "FILE", "its folder, the folder's parent, or a CSV file"),)),
     "noise": ("what is wrong with pseudo labels: numbers, figures and a page", _noise, (
@@ -349,7 +371,14 @@ COMMANDS = {
         ("--out", "FILE", "the scores of every epoch, as JSON", _NEEDED),
     )),
     "init": ("a folder with the notebooks, to work in without a checkout", _init, (
-        ("folder", "DIR", "a new folder, or an empty one"),)),
+        ("folder", "DIR", "a new folder, or an empty one"),
+        ("--student", "", "without the solutions"),
+        ("--teacher", "", "each solution also folded below its exercise"),
+    )),
+    "grade": ("what a class answered and predicted, as a table", _grade, (
+        ("folder", "DIR", "a folder per student, with the *.answers.json of runs/<profile>/notebooks"),
+        ("--out", "FILE", "also write the table here, as CSV"),
+    )),
     "bench": ("each hot path against its plain baseline and the machine's limits; needs a checkout", _bench, (
         ("--size", "SIZE", "tiny, small (default), market, msmt17 or 100k", {"default": "small"}),
         ("--only", "NAME", "jaccard, retrieval, kmeans, step or scaling; may be repeated (default: all)", _MANY),

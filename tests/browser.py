@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --window-size=900,1100 "
+         "--disable-component-update --disable-sync "
          "--virtual-time-budget=20000").split()  # fmt: skip
 
 # Whatever is not a file or inside the page is refused and reported.
@@ -75,7 +75,8 @@ def faults(page: Path) -> list[str]:
     return found
 
 
-def visit(page: Path, script: str, profile: Path, picture: Path | None = None) -> dict[str, Any]:
+def visit(page: Path, script: str, profile: Path, picture: Path | None = None,
+          size: tuple[int, int] = (900, 1100)) -> dict[str, Any]:  # fmt: skip
     """Open a page, run a script in it when it has loaded, and tell what happened.
 
     Args:
@@ -83,6 +84,7 @@ def visit(page: Path, script: str, profile: Path, picture: Path | None = None) -
         script: The body of an async JavaScript function; what it returns must be JSON.
         profile: A folder for the browser's own files.
         picture: Also write a screenshot here, of the page after the script.
+        size: Width and height of the window in pixels.
 
     Returns:
         `value` (what the script returned), `errors` (logged or thrown), `refused` (addresses that are neither files nor
@@ -93,7 +95,13 @@ def visit(page: Path, script: str, profile: Path, picture: Path | None = None) -
     assert head != text, f"{page.name} has no head"
     copy = page.with_name(f"probe_{page.name}")
     copy.write_text(head + _TELL.replace("%s", script), encoding="utf-8")
-    common = [CHROMIUM, *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
+    common = [
+        CHROMIUM,
+        *FLAGS,
+        f"--window-size={size[0]},{size[1]}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={profile}",
+    ]
     try:
         if picture is not None:
             subprocess.run(

@@ -24,7 +24,13 @@ import mmtlib
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"cpu": ("cpu", "dev"), "gpu": ("gpu", "dev"), "hover": ("hover",), "cluster": ("cluster",)}
+LOCKS = {
+    "cpu": ("cpu", "dev"),
+    "gpu": ("gpu", "dev"),
+    "hover": ("hover",),
+    "cluster": ("cluster",),
+    "slides": ("slides",),
+}
 PYTHONS = ("3.11", "3.12", "3.13")
 SYSTEMS = {
     "linux-x86": {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"},
@@ -79,7 +85,7 @@ def test_project_declares_what_users_rely_on():
     assert PROJECT["name"] == "mmtlib"
     assert PROJECT["version"] == mmtlib.__version__
     assert PROJECT["scripts"] == {"mmt": "mmtlib.__main__:main"}
-    assert set(PROJECT["optional-dependencies"]) == {"cpu", "gpu", "hover", "cluster", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"cpu", "gpu", "hover", "cluster", "slides", "dev"}
     supported = SpecifierSet(PROJECT["requires-python"])
     assert [v for v in ("3.10", "3.11", "3.12", "3.13", "3.14") if v in supported] == list(PYTHONS)
     assert not [text for text in PROJECT["dependencies"] if "faiss" in text]
@@ -114,7 +120,7 @@ def test_locked_files_agree_and_bring_one_faiss(environment):
     has_gpu_wheel = environment["sys_platform"] == "linux" and environment["platform_machine"] == "x86_64"
     faiss = {extra: [name for name in pins[extra] if name.startswith("faiss")] for extra in LOCKS}
     gpu = "faiss-gpu" if has_gpu_wheel else "faiss-cpu"
-    assert faiss == {"cpu": ["faiss-cpu"], "gpu": [gpu], "hover": [], "cluster": []}
+    assert faiss == {"cpu": ["faiss-cpu"], "gpu": [gpu], "hover": [], "cluster": [], "slides": []}
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu"])
@@ -276,6 +282,14 @@ def test_install_adds_optional_parts(checkout):
     assert installs(make_here(checkout, "install", "WITH=hover")[1]) == []
 
 
+def test_a_wheelhouse_holds_what_an_installation_asks_for_and_the_package(checkout):
+    done, calls = make_here(checkout, "wheelhouse", "WITH=hover")
+    assert done.returncode == 0, done.stderr
+    locked_files = "-r requirements/cpu.txt -r requirements/hover.txt"
+    built = [call.partition("wheel -w wheelhouse ")[2] for call in calls if "wheel -w wheelhouse" in call]
+    assert built == [locked_files, "--no-deps --no-build-isolation ."]
+
+
 def test_unfit_python_is_named(checkout):
     write_python(checkout.parent / "bin/python3.10", checkout.parent, version="3.10.4", misfit=1)
     done, calls = make_here(checkout, "install", "PYTHON=python3.10")
@@ -348,6 +362,7 @@ def test_git_ignores_data_and_what_make_builds(tmp_path):
         "data/a.zip",
         "data/pedestrians/a.jpg",
         "runs/quick/report.html",
+        "wheelhouse/mmtlib-0.1.0-py3-none-any.whl",
     ]
     ignored += [".venv/bin/python", "mmtlib/__pycache__/a.pyc", "mmtlib.egg-info/PKG-INFO"]
     kept = ["data/README.md", "mmtlib/data.py", "tests/reference/a.npz", "notebooks/00_a.ipynb", ".ci/run"]
@@ -374,7 +389,7 @@ def test_ci_sets_up_then_checks_style_then_runs_the_notebooks_then_tests(tmp_pat
     assert run_ci(tmp_path) == (
         0,
         [
-            "install WITH=hover cluster",
+            "install WITH=hover cluster slides",
             "lint",
             "run PROFILE=smoke",
             "test",

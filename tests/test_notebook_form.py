@@ -186,8 +186,11 @@ def complaints_anatomy(path: Path, notebook: NotebookNode) -> list[str]:
     if order != ["Summary", "Exercises", "References"] or list(parts)[-3:] != order:
         found.append(f"the notebook ends with {list(parts)[-3:]}, expected Summary, Exercises, References")
         return found
-    last_code = code_cells(notebook)[-1]
-    if "lesson.record(" not in last_code or any(c.cell_type == "code" for t in order for c in parts[t]):
+    codes = [
+        c for c in notebook.cells if c.cell_type == "code" and "exercise" not in c.metadata.get("tags", [])
+    ]
+    after = [c for t in order for c in parts[t] if c.id in {code.id for code in codes}]
+    if "lesson.record(" not in codes[-1].source or after:
         found.append("the last code cell, before the summary, does not record the results")
     exercises = re.findall(r"^(\d+)\. ", "\n".join(cell.source for cell in parts["Exercises"]), flags=re.M)
     if not 3 <= len(exercises) <= 5 or f"](solutions/{path.name})" not in str(notebook):

@@ -20,7 +20,9 @@ from test_book import broken_links, hrefs
 
 from mmtlib import figures
 from mmtlib.course import lessons
+from mmtlib.course.checks import GRADED
 from mmtlib.course.execution import execute
+from mmtlib.course.starter import make_folder
 from mmtlib.files import read_json
 from mmtlib.pages.book import make_book
 from mmtlib.pages.report import write_report
@@ -114,6 +116,25 @@ def test_solution_runs(path, runs):
     copy = runs / "solutions" / "notebooks" / path.name
     execute(path, copy, {"profile": "smoke", "out": str(runs)})
     assert not [output for output in outputs(copy) if output.output_type == "error"]
+    graded = [name for name in GRADED if name[:2] == path.name[:2]]
+    assert judged(copy) == [f"{name}: right" for name in graded]
+
+
+@pytest.mark.parametrize("name", ["00_setup_and_data.ipynb", "03_hard_vs_soft_labels.ipynb"])
+def test_a_lesson_of_the_teachers_edition_runs(name, runs, tmp_path):
+    """Its solutions stand below its exercises; the runs that they ask for are those of the solutions."""
+    make_folder(tmp_path / "teacher", "teacher")
+    copy = execute(
+        tmp_path / "teacher" / "notebooks" / name, tmp_path / name, {"profile": "smoke", "out": str(runs)}
+    )
+    answered = [line for line in judged(copy) if line.endswith("right")]
+    assert answered == [f"{exercise}: right" for exercise in GRADED if exercise[:2] == name[:2]]
+
+
+def judged(copy: Path) -> list[str]:
+    """What the checks of an executed notebook said, in order."""
+    text = "".join(output.text for output in outputs(copy) if output.output_type == "stream")
+    return re.findall(r"^\d\d\.\d: .*$", text, flags=re.M)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

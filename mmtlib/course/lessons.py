@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from mmtlib import InputError
 from mmtlib.config import MAIN_METHODS, SEEDS, TASKS, Settings, make_settings
+from mmtlib.course import answers, checks
 from mmtlib.course.execution import execute
 from mmtlib.files import home, write_json
 from mmtlib.processes import process_pool, usable_cores
@@ -30,6 +31,7 @@ class Lesson:
     name: str
     profile: str
     out: Path
+    predictions: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     def settings(self, **changes: Any) -> Settings:
         """The profile's settings with changes; by default its first task and seed."""
@@ -47,6 +49,42 @@ class Lesson:
         write_json(self.out / "notebooks" / f"{self.name}.json", values)
         for name, value in values.items():
             print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+        if seen := [each for each in self.predictions.values() if "close" in each]:
+            close = sum(each["close"] for each in seen)
+            print(f"How well did you predict? {close} of {len(seen)} predictions were close.")
+
+    def predict(self, what: str, guess: float | str | None) -> None:
+        """Keep a guess before the cell that shows the result; None, where nobody guesses, is passed over."""
+        if guess is not None:
+            self.predictions[what] = {"guess": guess}
+
+    def reveal(self, what: str, result: float | str) -> None:
+        """Show a result beside its guess, if there was one, and keep both in the student's file."""
+        if what in self.predictions:
+            guess = self.predictions[what]["guess"]
+            close, line = answers.compared(guess, result if isinstance(result, str) else float(result))
+            self.predictions[what] = {"guess": guess, "result": result, "close": close}
+            print(f"{what}: {line}")
+            self._keep("predictions", what, self.predictions[what])
+
+    def check(self, exercise: str, answer: float | str | None) -> None:
+        """Say whether an answer is right or what kind of error it looks like, and keep it in the student's file.
+
+        None is no answer yet. Why some exercises have none to check, `checks.CHECKS` says.
+        """
+        truth = checks.CHECKS[exercise]
+        if isinstance(truth, str):
+            print(f"{exercise}: not checked: {truth}")
+        elif answer is None:
+            print(f"{exercise}: no answer yet")
+        else:
+            answer = answer if isinstance(answer, str) else float(answer)
+            right, kind = answers.verdict(answer, truth(self) if callable(truth) else truth)
+            print(f"{exercise}: right" if right else f"{exercise}: not yet: {kind}")
+            self._keep("answers", exercise, {"answer": answer, "right": right})
+
+    def _keep(self, part: str, key: str, entry: dict[str, Any]) -> None:
+        answers.keep(self.out / "notebooks" / f"{self.name}{answers.ENDING}", part, key, entry)
 
     def expect(self, holds: bool, claim: str) -> None:
         """Say whether this run shows what such runs show on average; asserted is only what any run must show.

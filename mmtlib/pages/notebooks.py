@@ -21,15 +21,21 @@ def write_notebook_page(copy: Path) -> Path:
 def notebook_body(copy: Path) -> tuple[Markup, str]:
     """The cells of an executed notebook as HTML, escaped by nbconvert, and its title (the first heading)."""
     import nbformat
-    from nbconvert import HTMLExporter
 
     notebook = nbformat.read(copy, as_version=4)
     title = heading(notebook.cells) or copy.stem
+    return rendered(notebook), title
+
+
+def rendered(notebook: Any) -> Markup:
+    """All cells of a notebook (a `NotebookNode`) as HTML; formulas become MathML in place."""
+    from nbconvert import HTMLExporter
+
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _FORMULA.sub(_mathml, cell.source)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    return Markup(exporter.from_notebook_node(notebook)[0]), title
+    return Markup(exporter.from_notebook_node(notebook)[0])
 
 
 def heading(cells: Iterable[dict[str, Any]]) -> str:
