@@ -34,27 +34,16 @@ def contingency_heatmap(labels: np.ndarray, pids: np.ndarray, clusters: int = 8,
     worst = cluster_table(labels, pids).head(clusters)
     counts = pd.crosstab(labels, pids).loc[worst["cluster"]].to_numpy()  # (clusters, I)
     order = np.argsort(-counts, axis=1, kind="stable")[:, : min(people, worst["people"].max())]
-    shown, of_person = (
-        np.take_along_axis(counts, order, axis=1),
-        np.unique(pids, return_counts=True)[1][order],
-    )
-    texts = [[f"{n}/{of}" for n, of in zip(*row)] for row in zip(shown, of_person)]
-    names = [
-        f"cluster {row.cluster}\n{row.size} images, {row.people} people" for row in worst.itertuples(False)
-    ]
-    table = pd.DataFrame(shown, index=names, columns=range(1, shown.shape[1] + 1))
-    look = {
-        "annot": np.array(texts),
-        "fmt": "",
-        "annot_kws": {"fontsize": 8},
-        "mask": table == 0,
-        "cbar": False,
-    }
+    totals = np.unique(pids, return_counts=True)[1][order]
+    counts = np.take_along_axis(counts, order, axis=1)
+    texts = np.array([[f"{n}/{of}" for n, of in zip(*row)] for row in zip(counts, totals)])
+    named = worst[["cluster", "size", "people"]].to_numpy()
+    names = [f"cluster {cluster}\n{size} images, {n} people" for cluster, size, n in named]
+    table = pd.DataFrame(counts, index=names, columns=range(1, counts.shape[1] + 1))
+    look = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 8}, "mask": table == 0, "cbar": False}
     ax = heatmap(table, 1.2 + 0.42 * len(table), **look)
-    ax.set(
-        xlabel="people of the cluster, those with most images first",
-        title="Who is in the most mixed clusters",
-    )
+    ax.set_title("Who is in the most mixed clusters")
+    ax.set_xlabel("people of the cluster, those with most images first")
     return ax
 
 
