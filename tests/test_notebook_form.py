@@ -294,17 +294,10 @@ def test_form_of_lessons(path):
     assert complaints_anatomy(path, notebook) + complaints_budgets(notebook) == []
 
 
-# Those that are still to be shortened.
-LONG, WIDE = ("02",), ("02",)
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
 def test_length_and_width(path):
-    notebook, number = read(path), path.name[:2]
-    if path in LESSONS and number not in LONG:
-        assert complaints_length(notebook) == []
-    if number not in WIDE:
-        assert complaints_width(notebook) == []
+    notebook = read(path)
+    assert complaints_width(notebook) + (complaints_length(notebook) if path in LESSONS else []) == []
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids(LESSONS))

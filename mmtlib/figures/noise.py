@@ -25,28 +25,25 @@ from mmtlib.noise.clusters import cluster_table
 
 
 def contingency_heatmap(labels: np.ndarray, pids: np.ndarray, clusters: int = 8, people: int = 12) -> Axes:
-    """Images per identity (row) and cluster (column): the clusters with most false merges, and where their people are.
+    """The clusters with most false merges, and how many images of whom they hold, "7/20": 7 of a person's 20 images.
 
     Args:
-        clusters: How many columns; a last one counts these people's images in all other clusters.
-        people: How many rows: those with most images in the shown clusters; a last one counts everybody else.
+        clusters: How many rows; each names its size, so that people without a column are missed by nobody.
+        people: How many columns: the people of each cluster, those with most images in it first.
     """
-    worst = cluster_table(labels, pids)["cluster"].tolist()[:clusters]
-    table = pd.crosstab(pids, np.where(np.isin(labels, worst), labels, -2))
-    table = table.reindex(columns=[*worst, -2], fill_value=0).set_axis([*worst, "other"], axis=1)
-    inside = table[worst].sum(axis=1).sort_values(ascending=False, kind="stable")
-    table = table.loc[inside[inside > 0].index]
-    shown, others = table.head(people), table.iloc[people:].sum()
-    counts = shown[worst].to_numpy()
-    shown = shown.iloc[
-        np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
-    ]  # people of a cluster side by side
-    others["other"] = 0
-    table = pd.concat([shown, others.to_frame("others").T])
-    ax = heatmap(table, 1.6 + 0.3 * len(shown), fmt="d", mask=table == 0, cbar=False)
-    ax.axvline(len(worst), color="black", linewidth=1.5)
-    ax.axhline(len(shown), color="black", linewidth=1.5)
-    ax.set(xlabel="cluster", ylabel="person", title="Images of each person in the most mixed clusters")
+    worst = cluster_table(labels, pids).head(clusters)
+    counts = pd.crosstab(labels, pids).loc[worst["cluster"]].to_numpy()  # (clusters, I)
+    order = np.argsort(-counts, axis=1, kind="stable")[:, : min(people, worst["people"].max())]
+    totals = np.unique(pids, return_counts=True)[1][order]
+    counts = np.take_along_axis(counts, order, axis=1)
+    texts = np.array([[f"{n}/{of}" for n, of in zip(*row)] for row in zip(counts, totals)])
+    named = worst[["cluster", "size", "people"]].to_numpy()
+    names = [f"cluster {cluster}\n{size} images, {n} people" for cluster, size, n in named]
+    table = pd.DataFrame(counts, index=names, columns=range(1, counts.shape[1] + 1))
+    look = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 8}, "mask": table == 0, "cbar": False}
+    ax = heatmap(table, 1.2 + 0.42 * len(table), **look)
+    ax.set_title("Who is in the most mixed clusters")
+    ax.set_xlabel("people of the cluster, those with most images first")
     return ax
 
 
@@ -54,8 +51,8 @@ def heatmap(table: pd.DataFrame, height: float = 4.6, **options: Any) -> Axes:
     """A table of numbers as colours, with the numbers; `options` are those of `seaborn.heatmap`."""
     import seaborn as sns  # a second, for two figures
 
-    room = len(table) <= 13  # of more, the numbers are too small to be read
-    ax = sns.heatmap(table, annot=room, cmap="cividis", ax=new_axes(None, height), **options)
+    look = {"annot": len(table) <= 13, "cmap": "cividis"}  # numbers of more rows are too small to be read
+    ax = sns.heatmap(table, ax=new_axes(None, height), **(look | options))
     ax.grid(False)
     ax.tick_params(labelrotation=0)
     return ax
@@ -96,14 +93,16 @@ def transition_curves(transitions: Sequence[Mapping[str, float | None]]) -> Axes
     return ax
 
 
-def noise_curves(curves: pd.DataFrame, measures: Mapping[str, str], marks: Mapping[str, float]) -> Axes:
+def noise_curves(
+    curves: pd.DataFrame, measures: Mapping[str, str], marks: Mapping[str, float], ax: Axes | None = None
+) -> Axes:
     """Measures against a setting of the clustering, with some of its values marked.
 
     Args:
         curves: The index is the setting (K, eps); a column per measure.
         measures, marks: Column → name in the legend; name → value of the setting, such as what a rule chose.
     """
-    ax = new_axes(None)
+    ax = new_axes(ax)
     for (column, name), color, marker in zip(measures.items(), PALETTE, MARKERS):
         ax.plot(curves[column], color=color, marker=marker, label=name)
     for (name, value), line in zip(marks.items(), ("--", ":", "-.")):
