@@ -3,9 +3,13 @@
 A number in prose that has a decimal point or is bold is named in its cell's metadata: `numbers` maps it to where it
 comes from, a list where it occurs several times. A source is one of
 
-    standard/TASK/METHOD/COLUMN              a row of `tables.table` of results/standard.json
-    standard/TASK/METHOD-METHOD/COLUMN       a row of `tables.paired`; TASK may be `all`
-    labels/TASK/METHOD/COLUMN                a row of `tables.label_quality`
+    FILE/TASK/METHOD/COLUMN                  a row of `tables.table` of results/FILE.json, such as standard
+    FILE/TASK/METHOD-METHOD/COLUMN           a row of `tables.paired`; TASK may be `all`
+    labels/TASK/METHOD/COLUMN                a row of `tables.label_quality` of results/standard.json
+    leads/TASK/COLUMN                        a row of `ablations.leads` of results/whose_gain.json
+    bonus/METHOD                             best minus last epoch in results/ablations.json
+    errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
+    validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
 """
@@ -17,19 +21,16 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_markdown_cell
 
 from mmtlib.files import read_json
-from mmtlib.results import tables
+from mmtlib.results import ablations, errors_left, tables, validators
 from mmtlib.results.runs import read_published
 
 ROOT = Path(__file__).resolve().parents[1]
-LESSONS = [
-    p
-    for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    if p.name[:2] in ("00", "01", "03", "04", "07")
-]
+LESSONS = [p for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if p.name[:2] != "02"]
 BOLD = r"\*\*([+−]?\d[\d.,]*(?: %)?)\*\*"
 DECIMAL = r"(?<![\w.])([+−]?\d+\.\d+)(?![\w.])"
 
@@ -41,8 +42,9 @@ def numbers_in(source: str) -> list[str]:
 
 
 @functools.cache
-def results() -> tuple[dict, ...]:
-    return tuple(read_json(ROOT / "results" / "standard.json"))
+def results(file: str) -> list[dict]:
+    content = read_json(ROOT / "results" / f"{file}.json")
+    return content["results"] if isinstance(content, dict) else content
 
 
 @functools.cache
@@ -50,14 +52,39 @@ def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
     if kind == "labels":
-        return tables.label_quality(results()).to_dict("records")
-    found = tables.paired(results(), *methods) if len(methods) == 2 else tables.table(results())
+        return tables.label_quality(results("standard")).to_dict("records")
+    found = tables.paired(results(kind), *methods) if methods else tables.table(results(kind))
     return found.to_dict("records")
+
+
+@functools.cache
+def frames(kind: str) -> pd.DataFrame:
+    """What a line in prose may cite that is no table of scores, indexed by the parts of its name."""
+    folder = ROOT / "results"
+    if kind == "leads":
+        return ablations.leads(results("whose_gain")).set_index("task")
+    if kind == "errors":
+        wrong = errors_left.read(folder)[0]
+        one_task = wrong[wrong["task"] == wrong["task"].iloc[0]]
+        return errors_left.relative(one_task).set_index(["kind", "cause", "method"])
+    made = validators.choices(validators.read(folder)[0])
+    return made.groupby(["question", "validator"])[["rank", "regret", "gain"]].mean().astype(float)
+
+
+def bonus(method: str) -> float:
+    curves = (r["curve"]["mAP"] for r in results("ablations") if r["method"] == method)
+    return sum(gains := [max(curve) - curve[-1] for curve in curves]) / len(gains)
 
 
 def value(source: str) -> float:
     """The number that a source stands for."""
-    kind, task, method, column, *rest = source.split("/")
+    kind, *where = source.split("/")
+    if kind == "bonus":
+        return bonus(*where)
+    if kind in ("leads", "errors", "validators"):
+        *place, column = where
+        return frames(kind).loc[tuple(place) if len(place) > 1 else place[0], column]
+    task, method, column, *rest = where
     if kind == "published":
         report, k = (*rest, None)[:2]
         found = [
@@ -69,7 +96,7 @@ def value(source: str) -> float:
             and (k is None or row["clusters"] == int(k))
         ]
     elif "-" in method:
-        found = [row for row in rows(kind, *method.split("-")) if row["task"] == task]
+        found = [row for row in rows(kind, *method.split("-")) if row["task"] == task and not row["variant"]]
     else:
         found = [row for row in rows(kind) if (row["task"], row["method"]) == (task, method)]
     assert len(found) == 1, f"{source} names {len(found)} rows"
