@@ -12,6 +12,9 @@ comes from, a list where it occurs several times. A source is one of
     validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
+
+Words are tied too: `verdicts` maps FILE/TASK/METHOD-METHOD to what the text says of the first one, "ahead", "behind" or
+"undecided" by the 95 % interval of their difference; FILE/TASK/METHOD does so against MMT by the corrected interval.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_markdown_cell
 
+from mmtlib.config import METHODS
 from mmtlib.files import read_json
 from mmtlib.results import ablations, errors_left, tables, validators
 from mmtlib.results.runs import read_published
@@ -103,6 +107,21 @@ def value(source: str) -> float:
     return found[0][column]
 
 
+def side(source: str) -> str:
+    """Where the interval of a difference lies."""
+    file, task, methods = source.split("/")
+    if "-" in methods:
+        low, high = (value(f"{source}/{end}") for end in ("low", "high"))
+        return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+    own = [r for r in results(file) if tables.task_name(r) == task]
+    parts = [m for m in METHODS if m.startswith("mmt_without_") or m == "hard"]
+    every = (
+        parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
+    )  # the rows of the lesson's table
+    said = ablations.groups(ablations.differences(own, every))
+    return next(name for name, titles in said.items() if METHODS[methods].title in titles)
+
+
 def written(number: float, like: str) -> str:
     """A number in the form of another one: its decimals, its sign if that is told, its percent sign."""
     digits = len(like.rstrip(" %").partition(".")[2])
@@ -125,6 +144,9 @@ def complaints(cell) -> list[str]:
         used[text] += 1
         if not source.startswith("fixed: ") and (true := written(value(source), text)) != text:
             found.append(f"{cell.id}: {text} stands in the text, {source} is {true}")
+    for source, said in cell.metadata.get("verdicts", {}).items():
+        if (true := side(source)) != said:
+            found.append(f"{cell.id}: the text takes {source} as {said}, it is {true}")
     return found + [
         f"{cell.id}: {text} has a source and is not in the text" for text, n in used.items() if not n
     ]
@@ -148,3 +170,6 @@ def test_a_wrong_or_nameless_number_is_found():
     }
     found = [len(complaints(new_markdown_cell(text, metadata={"numbers": n}))) for text, n in cases.items()]
     assert found == [0, 1, 1, 1, 0]
+    for said, n in (("ahead", 0), ("undecided", 1)):
+        verdicts = {"standard/plaza→station/mmt-hard": said, "whose_gain/plaza→station/supervised": said}
+        assert len(complaints(new_markdown_cell("", metadata={"verdicts": verdicts}))) == 2 * n
