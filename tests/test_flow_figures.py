@@ -87,11 +87,12 @@ def test_phase_diagram_pairs_by_seed_and_hatches_what_nobody_ran():
     ax = phase_diagram(RESULTS, xs=[2, 4], ys=[0.0, 0.4])
     texts = {tuple(int(v) for v in t.get_position()): t.get_text() for t in ax.texts}
     assert texts == {
-        (0, 0): "+3.5 ± 0.7\nn = 2",
-        (1, 1): "−5.5\nn = 1",
+        (0, 0): "+3.5 ± 0.7",
+        (1, 1): "−5.5",
         (1, 0): "not\nrun",
         (0, 1): "not\nrun",
     }
+    assert ax.get_title().endswith("n = 1 to 2")
     assert ax.patch.get_hatch(), "seen where a cell has no colour"
     values = ax.images[0].get_array().filled(np.nan)
     assert values[0, 0] == 3.5 and values[1, 1] == -5.5 and np.isnan(values[0, 1])

@@ -3,13 +3,20 @@
 A number in prose that has a decimal point or is bold is named in its cell's metadata: `numbers` maps it to where it
 comes from, a list where it occurs several times. A source is one of
 
-    standard/TASK/METHOD/COLUMN              a row of `tables.table` of results/standard.json
-    standard/TASK/METHOD-METHOD/COLUMN       a row of `tables.paired`; TASK may be `all`
-    labels/TASK/METHOD/COLUMN                a row of `tables.label_quality`
+    FILE/TASK/METHOD/COLUMN                  a row of `tables.table` of results/FILE.json, such as standard
+    FILE/TASK/METHOD-METHOD/COLUMN           a row of `tables.paired`; TASK may be `all`
+    labels/TASK/METHOD/COLUMN                a row of `tables.label_quality` of results/standard.json
+    leads/TASK/COLUMN                        a row of `ablations.leads` of results/whose_gain.json
+    bonus/METHOD                             best minus last epoch in results/ablations.json
+    errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
+    validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
     where_it_looks/PART/METHOD/COLUMN            a row of results/where_it_looks.json; METHOD may be `chance`
     where_it_looks/PART/METHOD-METHOD/COLUMN     a difference in it
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
+
+Words are tied too: `verdicts` maps FILE/TASK/METHOD-METHOD to what the text says of the first one, "ahead", "behind" or
+"undecided" by the 95 % interval of their difference; FILE/TASK/METHOD does so against MMT by the corrected interval.
 """
 
 from __future__ import annotations
@@ -19,19 +26,17 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_markdown_cell
 
+from mmtlib.config import METHODS
 from mmtlib.files import read_json
-from mmtlib.results import tables
+from mmtlib.results import ablations, errors_left, tables, validators
 from mmtlib.results.runs import read_published
 
 ROOT = Path(__file__).resolve().parents[1]
-LESSONS = [
-    p
-    for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    if p.name[:2] in ("00", "01", "02", "03", "04", "07")
-]
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 BOLD = r"\*\*([+−]?\d[\d.,]*(?: %)?)\*\*"
 DECIMAL = r"(?<![\w.])([+−]?\d+\.\d+)(?![\w.])"
 
@@ -43,8 +48,9 @@ def numbers_in(source: str) -> list[str]:
 
 
 @functools.cache
-def results() -> tuple[dict, ...]:
-    return tuple(read_json(ROOT / "results" / "standard.json"))
+def results(file: str) -> list[dict]:
+    content = read_json(ROOT / "results" / f"{file}.json")
+    return content["results"] if isinstance(content, dict) else content
 
 
 @functools.cache
@@ -52,17 +58,42 @@ def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
     if kind == "labels":
-        return tables.label_quality(results()).to_dict("records")
+        return tables.label_quality(results("standard")).to_dict("records")
     if kind == "where_it_looks":
         content = read_json(ROOT / "results" / "where_it_looks.json")
         return [row | {"task": row["part"]} for row in content["rows"] + content["differences"]]
-    found = tables.paired(results(), *methods) if len(methods) == 2 else tables.table(results())
+    found = tables.paired(results(kind), *methods) if methods else tables.table(results(kind))
     return found.to_dict("records")
+
+
+@functools.cache
+def frames(kind: str) -> pd.DataFrame:
+    """What a line in prose may cite that is no table of scores, indexed by the parts of its name."""
+    folder = ROOT / "results"
+    if kind == "leads":
+        return ablations.leads(results("whose_gain")).set_index("task")
+    if kind == "errors":
+        wrong = errors_left.read(folder)[0]
+        one_task = wrong[wrong["task"] == wrong["task"].iloc[0]]
+        return errors_left.relative(one_task).set_index(["kind", "cause", "method"])
+    made = validators.choices(validators.read(folder)[0])
+    return made.groupby(["question", "validator"])[["rank", "regret", "gain"]].mean().astype(float)
+
+
+def bonus(method: str) -> float:
+    curves = (r["curve"]["mAP"] for r in results("ablations") if r["method"] == method)
+    return sum(gains := [max(curve) - curve[-1] for curve in curves]) / len(gains)
 
 
 def value(source: str) -> float:
     """The number that a source stands for."""
-    kind, task, method, column, *rest = source.split("/")
+    kind, *where = source.split("/")
+    if kind == "bonus":
+        return bonus(*where)
+    if kind in ("leads", "errors", "validators"):
+        *place, column = where
+        return frames(kind).loc[tuple(place) if len(place) > 1 else place[0], column]
+    task, method, column, *rest = where
     if kind == "published":
         report, k = (*rest, None)[:2]
         found = [
@@ -74,11 +105,26 @@ def value(source: str) -> float:
             and (k is None or row["clusters"] == int(k))
         ]
     elif "-" in method and kind != "where_it_looks":
-        found = [row for row in rows(kind, *method.split("-")) if row["task"] == task]
+        found = [row for row in rows(kind, *method.split("-")) if row["task"] == task and not row["variant"]]
     else:
         found = [row for row in rows(kind) if (row["task"], row["method"]) == (task, method)]
     assert len(found) == 1, f"{source} names {len(found)} rows"
     return found[0][column]
+
+
+def side(source: str) -> str:
+    """Where the interval of a difference lies."""
+    file, task, methods = source.split("/")
+    if "-" in methods:
+        low, high = (value(f"{source}/{end}") for end in ("low", "high"))
+        return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+    own = [r for r in results(file) if tables.task_name(r) == task]
+    parts = [m for m in METHODS if m.startswith("mmt_without_") or m == "hard"]
+    every = (
+        parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
+    )  # the rows of the lesson's table
+    said = ablations.groups(ablations.differences(own, every))
+    return next(name for name, titles in said.items() if METHODS[methods].title in titles)
 
 
 def written(number: float, like: str) -> str:
@@ -103,6 +149,9 @@ def complaints(cell) -> list[str]:
         used[text] += 1
         if not source.startswith("fixed: ") and (true := written(value(source), text)) != text:
             found.append(f"{cell.id}: {text} stands in the text, {source} is {true}")
+    for source, said in cell.metadata.get("verdicts", {}).items():
+        if (true := side(source)) != said:
+            found.append(f"{cell.id}: the text takes {source} as {said}, it is {true}")
     return found + [
         f"{cell.id}: {text} has a source and is not in the text" for text, n in used.items() if not n
     ]
@@ -126,3 +175,6 @@ def test_a_wrong_or_nameless_number_is_found():
     }
     found = [len(complaints(new_markdown_cell(text, metadata={"numbers": n}))) for text, n in cases.items()]
     assert found == [0, 1, 1, 1, 0]
+    for said, n in (("ahead", 0), ("undecided", 1)):
+        verdicts = {"standard/plaza→station/mmt-hard": said, "whose_gain/plaza→station/supervised": said}
+        assert len(complaints(new_markdown_cell("", metadata={"verdicts": verdicts}))) == 2 * n

@@ -1,6 +1,7 @@
 """One method, or one choice, against another: bars, paired differences, regrets, phase diagrams."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -162,9 +163,10 @@ def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None 
 
 def phase_diagram(results: Sequence[dict], a: str = "mmt", b: str = "hard", xs: Sequence[int] | None = None,
                   ys: Sequence[float] | None = None, ax: Axes | None = None) -> Axes:  # fmt: skip
-    """The mean gain in mAP of `a` over `b` by epochs (x) and noise rate (y), with its sd and the number of pairs.
+    """The mean gain in mAP of `a` over `b` by epochs (x) and noise rate (y), with its sd where cells are wide.
 
-    Blue: `a` is ahead; red: `b` is; white: neither. Cells without a pair are hatched and say "not run".
+    Blue: `a` is ahead; red: `b` is; white: neither. Cells without a pair are hatched and say "not run". The number of
+    pairs stands in the title.
 
     Args:
         results: Result dicts of both methods; pairs agree in task, seed and every setting.
@@ -188,7 +190,9 @@ def phase_diagram(results: Sequence[dict], a: str = "mmt", b: str = "hard", xs: 
         ax.text(i, j, text, ha="center", va="center", fontsize=9 if len(xs) < 7 else 8, color=ink, bbox=back)
     ax.set_xticks(range(len(xs)), xs)
     ax.set_yticks(range(len(ys)), [tick(y, value) for value in ys])
-    ax.set(xlabel=title(x), ylabel=title(y), title=f"{METHODS[a].title} − {METHODS[b].title}: mAP")
+    n = sorted({len(cells[cell]) for cell in product(xs, ys) if cell in cells})
+    pairs = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
+    ax.set(xlabel=title(x), ylabel=title(y), title=f"{METHODS[a].title} − {METHODS[b].title}, {pairs}")
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label="gain in mAP")
     return ax
@@ -198,6 +202,5 @@ def _gain(values: np.ndarray | None, brief: bool) -> str:
     """The numbers of a cell; where cells are narrow, the mean alone."""
     if values is None:
         return "not\nrun"
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    text = f"{values.mean():+.1f}" if brief else f"{values.mean():+.1f}{spread}\nn = {len(values)}"
-    return text.replace("-", "−")
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 and not brief else ""
+    return f"{values.mean():+.1f}{spread}".replace("-", "−")

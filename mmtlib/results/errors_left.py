@@ -13,7 +13,7 @@ from mmtlib.config import METHODS, Settings
 from mmtlib.data.tasks import DATA_SETTINGS, load_task, open_dataset
 from mmtlib.files import write_json
 from mmtlib.noise.causes import Cause, brightness, error_rates, merge_causes, read_attributes, split_causes
-from mmtlib.results.runs import read_committed
+from mmtlib.results.runs import read_committed, run_folders
 from mmtlib.results.tables import task_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -42,9 +42,8 @@ def errors_left(place: Path, file: Path, say: Callable[[str], None] = print) -> 
         InputError: No such run on an embedded target, whose truth is known.
     """
     rows: list[dict[str, Any]] = []
-    for found in sorted(place.rglob("result.json")):
-        run = RunFolder(found.parent)
-        if run.result.get("method") in PAIRED and run.result["mAP"] is not None:
+    for run in run_folders(place):
+        if run.result["method"] in PAIRED:
             config = run.result["config"]
             causes, pids = _target(Settings(**{name: config[name] for name in DATA_SETTINGS}))
             rows += run_errors(run, causes, pids)

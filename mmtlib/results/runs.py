@@ -31,14 +31,11 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
         InputError: No run is finished, or a result file cannot be read.
     """
     runs = []
-    for file in sorted(_cache(out).rglob("result.json")):
-        folder = RunFolder(file.parent)
+    for folder in run_folders(_cache(out)):
         result = folder.result
-        if result.get("mAP") is None:  # a source pre-training, or a target without queries and gallery
-            continue
         if result["method"] not in METHODS:
             raise InputError(
-                f"{file.parent} holds a run of {result['method']!r}, a method this version does not have: remove it"
+                f"{folder.path} holds a run of {result['method']!r}, a method this version does not have: remove it"
             )
         runs.append(FinishedRun(result, folder.history))
     if not runs:
@@ -48,6 +45,16 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
         )
     place = METHOD_ORDER.index
     return sorted(runs, key=lambda r: (task_name(r.result), place(r.result["method"]), r.result["seed"]))
+
+
+def run_folders(place: Path) -> list[RunFolder]:
+    """Every finished adaptation run with scores in a folder and below, by path.
+
+    Left out: copies of results in a batch's cells, source pre-trainings, targets without queries and gallery.
+    """
+    found = [RunFolder(file.parent) for file in sorted(place.rglob("result.json"))]
+    found = [run for run in found if (run.path / "history.jsonl").exists()]
+    return [run for run in found if run.result.get("mAP") is not None]
 
 
 def read_committed(name: str, folder: str | Path | None = None) -> Any:

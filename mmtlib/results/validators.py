@@ -24,7 +24,7 @@ from mmtlib.evaluation import camera_normalised
 from mmtlib.files import write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import label_flow, with_singletons
-from mmtlib.results.runs import read_committed
+from mmtlib.results.runs import read_committed, run_folders
 from mmtlib.results.tables import frame, group_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -152,8 +152,7 @@ def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> 
         InputError: No finished run with stored features.
     """
     clustered = {name for name, method in METHODS.items() if method.labels == "clusters"}
-    found = [RunFolder(result.parent) for place in places for result in sorted(place.rglob("result.json"))]
-    found = [run for run in found if run.result.get("method") in clustered and run.result["mAP"] is not None]
+    found = [run for place in places for run in run_folders(place) if run.result["method"] in clustered]
     folders = {run.result["config_hash"]: run for run in found}
     every = frame([run.result for run in folders.values()]).to_dict("records") if folders else []
     rows, left_out = [], []
