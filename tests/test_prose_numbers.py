@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LESSONS = [
     p
     for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    if p.name[:2] in ("00", "01", "03", "04", "07")
+    if p.name[:2] in ("00", "01", "03", "04", "06", "07")
 ]
 BOLD = r"\*\*([+−]?\d[\d.,]*(?: %)?)\*\*"
 DECIMAL = r"(?<![\w.])([+−]?\d+\.\d+)(?![\w.])"
