@@ -6,6 +6,7 @@ comes from, a list where it occurs several times. A source is one of
     standard/TASK/METHOD/COLUMN              a row of `tables.table` of results/standard.json
     standard/TASK/METHOD-METHOD/COLUMN       a row of `tables.paired`; TASK may be `all`
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality`
+    bonus/TASK/METHOD/mAP                    best − last epoch of the runs in results/whose_gain.json
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
 """
@@ -20,8 +21,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell
 
+from mmtlib.config import METHODS
 from mmtlib.files import read_json
-from mmtlib.results import tables
+from mmtlib.results import comparison, matrix_results, tables
 from mmtlib.results.runs import read_published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,10 @@ def results() -> tuple[dict, ...]:
 def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
+    if kind == "bonus":
+        bonus = comparison.best_minus_last(matrix_results.read("whose_gain").runs)
+        named = {row.title: method for method, row in METHODS.items()}
+        return [{"task": "plaza→station", "method": named[k], "mAP": v} for k, v in bonus.items()]
     if kind == "labels":
         return tables.label_quality(results()).to_dict("records")
     found = tables.paired(results(), *methods) if len(methods) == 2 else tables.table(results())
