@@ -7,7 +7,7 @@ comes from, a list where it occurs several times. A source is one of
     FILE/TASK/METHOD-METHOD/COLUMN           a row of `tables.paired`; TASK may be `all`
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality` of results/standard.json
     leads/TASK/COLUMN                        a row of `ablations.leads` of results/whose_gain.json
-    bonus/METHOD                             best minus last epoch in results/ablations.json
+    bonus/TASK/METHOD/mAP                    best minus last epoch in results/whose_gain.json
     errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
     validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
     where_it_looks/PART/METHOD/COLUMN            a row of results/where_it_looks.json; METHOD may be `chance`
@@ -32,8 +32,8 @@ from nbformat.v4 import new_markdown_cell
 
 from mmtlib.config import METHODS
 from mmtlib.files import read_json
-from mmtlib.results import ablations, errors_left, tables, validators
-from mmtlib.results.runs import read_published
+from mmtlib.results import ablations, comparison, errors_left, tables, validators
+from mmtlib.results.runs import FinishedRun, read_published
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -57,6 +57,11 @@ def results(file: str) -> list[dict]:
 def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
+    if kind == "bonus":
+        runs = [FinishedRun(r, [{"mAP": score} for score in r["curve"]["mAP"]]) for r in results("whose_gain")]
+        named = {row.title: method for method, row in METHODS.items()}
+        found = comparison.best_minus_last(runs).items()
+        return [{"task": "plaza→station", "method": named[title], "mAP": mean} for title, mean in found]
     if kind == "labels":
         return tables.label_quality(results("standard")).to_dict("records")
     if kind == "where_it_looks":
@@ -80,16 +85,9 @@ def frames(kind: str) -> pd.DataFrame:
     return made.groupby(["question", "validator"])[["rank", "regret", "gain"]].mean().astype(float)
 
 
-def bonus(method: str) -> float:
-    curves = (r["curve"]["mAP"] for r in results("ablations") if r["method"] == method)
-    return sum(gains := [max(curve) - curve[-1] for curve in curves]) / len(gains)
-
-
 def value(source: str) -> float:
     """The number that a source stands for."""
     kind, *where = source.split("/")
-    if kind == "bonus":
-        return bonus(*where)
     if kind in ("leads", "errors", "validators"):
         *place, column = where
         return frames(kind).loc[tuple(place) if len(place) > 1 else place[0], column]

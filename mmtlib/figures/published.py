@@ -49,11 +49,11 @@ def methods_by_year(rows: pd.DataFrame) -> Figure:
             ax.errorbar(group["mAP"], y, xerr=group["mAP_sd"], capsize=2, **look)
             if (tried := group.dropna(subset="clusters"))["clusters"].nunique() > 1:
                 text = f"K={tried.loc[tried['mAP'].idxmax(), 'clusters']}"
-                ax.annotate(text, (group["mAP"].max() + 2, y[0]), va="center", fontsize=6.5)
+                ax.annotate(text, (group["mAP"].max() + 5, y[0]), va="center", fontsize=6.5)
         if ours.any():
             ax.axhline(places[names[ours].iloc[0]] - 0.5, color="#444444", linewidth=1)
         ax.set_title(task.replace("→", "→\n").replace("MTMC-reID", "").replace("-1501", ""), fontsize=9)
-        ax.set(xlim=(0, 105), ylim=(len(places) - 0.4, -0.6))
+        ax.set(xlim=(0, 118), ylim=(len(places) - 0.4, -0.6))
         ax.tick_params(labelsize=7)
     np.atleast_1d(axes)[0].set_yticks(range(len(places)), list(places))
     figure.supxlabel("mAP (%)", fontsize=9)
@@ -84,7 +84,9 @@ def gap_shares(
         theirs = pd.Series({x[row]: published.get((rows["task"][row], method), np.nan) for row in rows.index})
         ax.plot(theirs.index + 0.11, theirs, linestyle="", marker="o", markersize=8, markerfacecolor="none",
                 color=look["color"], label="published (photographs)" if method == "mmt" else None)  # fmt: skip
-    ax.axhline(0, color="#444444", linewidth=1)
+    for height, end in ((0, "direct"), (100, "supervised")):
+        ax.axhline(height, color=METHOD_STYLE[end]["color"], linewidth=1)
+        ax.annotate(METHODS[end].title, (-0.48, height + 1.5), fontsize=8)
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(tables.TITLES["gap"])
     ax.grid(axis="x", visible=False)
