@@ -4,8 +4,6 @@ Every random draw comes from a stream that is named by (seed, stage, epoch): an 
 a crash or in another process, draws the same numbers, and a checkpoint needs no generator state.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import zlib

@@ -1,7 +1,5 @@
 """What a network makes of images: embeddings and retrieval scores; and what pseudo labels are worth."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One step of training: Mutual Mean-Teaching with its parts as switches, co-teaching, cluster contrast, the source."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext

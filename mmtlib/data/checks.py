@@ -1,7 +1,5 @@
 """What a data set holds against what it should: counts, contradictions, unanswerable queries, unreadable files."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import Counter, defaultdict

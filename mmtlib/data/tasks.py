@@ -1,7 +1,5 @@
 """The data of a task: embedded worlds drawn on first use, data sets read from folders, images decoded once."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence

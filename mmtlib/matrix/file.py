@@ -1,7 +1,5 @@
 """Matrix files: YAML that names the cells of a table as products of lists."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

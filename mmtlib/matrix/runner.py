@@ -4,8 +4,6 @@ A batch's folder holds `batch.json` (the plan: all jobs), `cache/` (the runs, as
 `cells/<name>/` with `cell.ipynb`, `cell.html` and, once it has succeeded, `result.json`; of a failed one, `error.txt`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A batch as two Slurm job arrays: the pre-trainings, and then the cells, one array task per job of the plan."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How far a batch is, read from its files alone: whoever sees the folder can ask, whatever runs the batch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

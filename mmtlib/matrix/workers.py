@@ -1,7 +1,5 @@
 """Where the jobs of a batch run: slots of this machine, or the workers of a Dask cluster. Each job is a process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

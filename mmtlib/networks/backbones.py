@@ -5,8 +5,6 @@ torchvision's. Layers are numbered as in the authors' state dicts, so that their
 imported for the ResNet-50s alone: it takes longer than all the rest that a small run needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -6,8 +6,6 @@ them) and the logits; in eval mode the L2-normalised batch-normed feature, which
 clustered and searched.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from math import inf
 from pathlib import Path

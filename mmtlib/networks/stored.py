@@ -1,7 +1,5 @@
 """Networks in files: ours, with all that is needed to use them, and those that other programs saved."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

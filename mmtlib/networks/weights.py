@@ -5,8 +5,6 @@ and IBN-Net. A `.pth` file is a pickle and may hold code; everything here reads 
 which builds tensors, numbers and containers and refuses the rest.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

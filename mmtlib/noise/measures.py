@@ -3,8 +3,6 @@
 Everywhere `labels` are pseudo labels (N) with −1 for an image that was left out, and `pids` true identities (N).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

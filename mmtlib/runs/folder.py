@@ -1,7 +1,5 @@
 """A run's folder: what lies in it, written so that a crash at any moment leaves the last whole epoch."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

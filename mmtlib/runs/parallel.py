@@ -1,7 +1,5 @@
 """Many runs at once: planned as jobs, and worked off by one process per core (or one after another on a GPU)."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

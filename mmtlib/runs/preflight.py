@@ -1,7 +1,5 @@
 """Checks before a run starts, so that it does not fail after hours: data, weights, libraries, memory."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import importlib.metadata

@@ -1,7 +1,5 @@
 """What results were made with: versions of packages, and the machine."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import platform

@@ -4,8 +4,6 @@ A run that exists is loaded, one that was interrupted goes on from its last whol
 ask for one run at once share it: the second waits on a lock that dies with its holder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

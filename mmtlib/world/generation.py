@@ -4,8 +4,6 @@
 `attributes.csv` beside the images, all dials in `world.json`; neither is ever shown to training.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

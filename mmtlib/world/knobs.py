@@ -1,7 +1,5 @@
 """Every dial of the embedded world: how many people and cameras, how far a domain lies from plain daylight."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Takes one picture of one person: the place, the figure and its shadow, what hides it, and the camera's eye."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """A domain of the embedded world as one value, and single pictures of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
