@@ -23,15 +23,7 @@ from mmtlib.evaluation import autocast, camera_normalised, embeddings, measure_l
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.noise import measures
-from mmtlib.training import (
-    Parts,
-    adam,
-    cluster_contrast_step,
-    co_teaching_step,
-    mmt_step,
-    source_step,
-    take_steps,
-)
+from mmtlib.training import adam, cluster_contrast_step, co_teaching_step, mmt_step, source_step, take_steps
 
 Timed = Callable[[str], AbstractContextManager]  # told which stage of an epoch runs inside
 
@@ -57,9 +49,7 @@ def pretrain(
     """Train one network on the labelled source domain, its batch norms on the target's images too.
 
     Args:
-        settings: The source part of the settings.
         index: Which of a pair of networks (0 or 1); their random streams differ.
-        task: The data.
         state, done: An epoch's state and its number, to go on from there; that epoch comes first again.
         timed: Entered around the stage `train`.
 
@@ -68,16 +58,14 @@ def pretrain(
     """
     device = task.source.images.device
     pids = numbered(task.source.pids)
-    small = (
-        {"gain": settings.gain, "stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
-    )
+    small = {"gain": settings.gain, "stem_stride": settings.stem_stride}
     network = build_network(
         settings.backbone,
         int(pids.max()) + 1,
         seed=stream_seed(settings.seed, "weights", index),
         bn_group=settings.bn_group or None,
         imagenet=settings.imagenet or None,
-        **small,
+        **(small if settings.backbone == "small" else {}),
     )
     network = network.to(device).train()
     optimizer = adam([network], settings.source_lr, settings.weight_decay)
@@ -91,7 +79,7 @@ def pretrain(
     look = {"flip": settings.flip, "padding": settings.padding, "erasing": 0.0}
     options = {"label_smoothing": settings.label_smoothing, "autocast": autocast(settings, device)}
 
-    def step(_: object, source: Tensor, target: Tensor, ids: Tensor) -> Parts:
+    def step(_: object, source: Tensor, target: Tensor, ids: Tensor) -> dict[str, Tensor]:
         return source_step(network, optimizer, source, ids, target, **options)
 
     for epoch in range(done, settings.source_epochs):
@@ -130,9 +118,7 @@ def adapt(
     of an epoch holds the scores of network 1's mean (or of network 1); nothing is chosen by them.
 
     Args:
-        settings: The adaptation part of the settings; `settings.method` names the row of the table.
         networks: One or two pre-trained networks; changed in place.
-        task: The data.
         state, done: As in `pretrain`.
         timed: Entered around the stages `cluster`, `train`, `extract` and `score`.
 
@@ -171,9 +157,8 @@ def adapt(
             losses = _train(settings, epoch, networks, means, labels, target)
         with timed("extract"):
             features = embeddings(settings, used, target.images)
-            predicted = (
-                (features[0] @ used[0].classifier.weight.detach().float().T).argmax(dim=1).cpu().numpy()
-            )
+            weights = used[0].classifier.weight.detach().float()
+            predicted = (features[0] @ weights.T).argmax(dim=1).cpu().numpy()
         with timed("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses, **scores()}
             record |= measure_labels(labels, predicted, target.pids)
@@ -189,7 +174,6 @@ def pseudo_labels(
     """Hard labels of the target images for one epoch.
 
     Args:
-        settings: Names the method, K or DBSCAN's parameters, and the controlled noise.
         epoch: From 0; the random streams depend on it.
         features: One (N, D) tensor of unit rows per network; clustering stays on its device.
         target: The images; their identities are read by `supervised` only.
@@ -211,11 +195,9 @@ def pseudo_labels(
     if method.clustering == "kmeans":
         labels = clustering.kmeans(joined, settings.clusters, seed)[0].cpu().numpy()
     else:
-        options = {"k1": settings.k1, "k2": settings.k2}
-        similarity = jaccard_similarity(joined, **options)
-        memory.setdefault(
-            "eps", clustering.dbscan_eps(similarity, settings.rho or clustering.authors_rho(len(joined)))
-        )
+        similarity = jaccard_similarity(joined, settings.k1, settings.k2)
+        rho = settings.rho or clustering.authors_rho(len(joined))
+        memory.setdefault("eps", clustering.dbscan_eps(similarity, rho))
         labels = clustering.dbscan_labels(similarity, memory["eps"], settings.min_samples)
     if labels.max() < 1:
         raise InputError(
@@ -236,9 +218,8 @@ def _join(settings: Settings, features: Sequence[Tensor]) -> Tensor:
     networks share ImageNet's start, and their features are averaged.
     """
     concat = settings.cluster_features == "concat"
-    return nn.functional.normalize(
-        torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
-    )
+    joined = torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
+    return nn.functional.normalize(joined)
 
 
 def _start_classifiers(
@@ -282,7 +263,7 @@ def _train(
         options |= {"soft_tri_weight": settings.soft_triplet_weight if soft_tri == "setting" else soft_tri}
         options |= {"alpha": settings.alpha, "teacher": method.teacher}
 
-    def step(number: int | Tensor, *inputs: Tensor) -> Parts:
+    def step(number: int | Tensor, *inputs: Tensor) -> dict[str, Tensor]:
         *views, ids = inputs
         if method.step == "co-teaching":
             return co_teaching_step(networks, optimizer, views, ids, **options)

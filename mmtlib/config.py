@@ -3,8 +3,6 @@
 Everything that changes a result stands here; everything that does not (folders, worker counts) stands elsewhere.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -13,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from mmtlib import InputError
 
@@ -62,7 +60,8 @@ class Method:
         return "identities" if self.labels == "identities" else "cameras" if self.cameras else "nothing"
 
 
-_PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
+_HARD: dict[str, Any] = {"teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
+_PLAIN: dict[str, Any] = {"means": False, **_HARD}
 
 METHODS: dict[str, Method] = {
     "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
@@ -90,15 +89,9 @@ METHODS: dict[str, Method] = {
     "mmt_camera_norm": Method("MMT, camera norm", cameras="embeddings"),
     "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
     "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
-    "mmt_without_soft_losses": Method(
-        "mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0
-    ),
+    "mmt_without_soft_losses": Method("mean networks, hard losses only", **_HARD),
     "mmt_dbscan_without_soft_losses": Method(
-        "mean networks, hard losses only (DBSCAN)",
-        teacher="none",
-        soft_ce=0.0,
-        soft_triplet=0.0,
-        clustering="dbscan",
+        "mean networks, hard losses only (DBSCAN)", clustering="dbscan", **_HARD
     ),
     "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
     "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),
@@ -165,9 +158,7 @@ class Settings:
     min_samples: int = 4  # DBSCAN
     k1: int = 20
     k2: int = 6
-    rho: float = (
-        0.0  # share of the distances whose mean is DBSCAN's eps; 0: as many an image as the authors' have
-    )
+    rho: float = 0.0  # share of the distances whose mean is DBSCAN's eps; 0: as many an image as the authors'
     forget_rate: float = 0.2  # co-teaching: share of each batch that is dropped in the end
     # controlled label noise
     noise_rate: float = 0.0  # share of pseudo labels replaced by a wrong one, anew each epoch
@@ -177,9 +168,8 @@ class Settings:
         """Refuse what could not run, before anything starts."""
         hints = typing.get_type_hints(Settings)
         for field in dataclasses.fields(self):
-            object.__setattr__(
-                self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name])
-            )
+            value = _typed(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
         for name in ("source", "target", "imagenet"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
@@ -213,7 +203,7 @@ class Settings:
         if not condition:
             raise InputError(f"setting {name}: expected {expected}, found {getattr(self, name)!r}")
 
-    def replace(self, **changes: Any) -> Settings:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed; unknown names are refused."""
         for name in changes:
             _one_of("setting", name, [field.name for field in dataclasses.fields(self)])
@@ -224,7 +214,7 @@ class Settings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Settings:
+    def of(cls, config: dict[str, Any]) -> Self:
         """The settings of a run, from its stored configuration, which holds more."""
         return cls(**{name: value for name, value in config.items() if name in cls.__dataclass_fields__})
 
@@ -339,9 +329,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration (a JSON value)."""
-    config = {
-        k: v for k, v in config.items() if (k, v) != ("same_domain", False)
-    }  # as before there was the setting
+    # As before there was the setting.
+    config = {k: v for k, v in config.items() if (k, v) != ("same_domain", False)}
     text = json.dumps([RUN_FORMAT, config], sort_keys=True, allow_nan=False).encode()
     return hashlib.sha256(text).hexdigest()[:12]
 

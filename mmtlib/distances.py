@@ -7,11 +7,10 @@ Where that could decide a result, the callers compute the rows concerned again i
 rounding counts as equally far. On unit-length features a squared distance is 2 − 2·cosine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -153,7 +152,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which: slice | Tensor) -> Points:
+    def __getitem__(self, which: slice | Tensor) -> Self:
         return Points(self.rows[which], self.squares[which], self.center, self.scale)
 
 

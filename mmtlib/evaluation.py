@@ -28,7 +28,6 @@ def embeddings(
     """Embeddings of all images by each network, in one pass over the images, on their device.
 
     Args:
-        settings: Names the precision.
         networks: Left in the mode in which they came.
         images: uint8, (N, 3, H, W).
         batch: Images per forward pass; no result depends on it.
@@ -74,14 +73,13 @@ def score(
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10", "scored", "queries"))
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
+    camids = np.concatenate(ids[2:])
     if cameras == "batch norms":
-        both = camera_batch_normed(
-            settings, network, torch.cat([query.images, gallery.images]), np.concatenate(ids[2:])
-        )
+        both = camera_batch_normed(settings, network, torch.cat([query.images, gallery.images]), camids)
     else:
         both = torch.cat([embeddings(settings, [network], split.images)[0] for split in (query, gallery)])
     if cameras == "embeddings":
-        both = camera_normalised(both, np.concatenate(ids[2:]))
+        both = camera_normalised(both, camids)
     features = both.split([len(query.pids), len(gallery.pids)])
     if rerank:
         scores = retrieval.evaluate_distances(retrieval.rerank(*features), *ids)
@@ -131,10 +129,7 @@ def camera_batch_normed(
         parts = rows.tensor_split(-(-len(rows) // batch)) if len(rows) > 1 else ()
         for count, part in enumerate(parts, start=1):
             for norm in norms:
-                norm.momentum, norm.group = (
-                    1 / count,
-                    len(part),
-                )  # the plain mean over the batches, none in groups
+                norm.momentum, norm.group = 1 / count, len(part)  # the plain mean over the batches, no groups
             with autocast(settings, images.device):
                 own(normalise(images[part]))
         out[rows] = embeddings(settings, [own.eval()], images[rows], batch)[0]
@@ -203,14 +198,10 @@ def autocast(settings: Settings, device: torch.device) -> AbstractContextManager
     if settings.precision == "auto":
         if os.environ.get("MMTLIB_BFLOAT16") == "0":
             return nullcontext()
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        # On a processor that does not multiply it natively, the conversions cost more than they save. torch has no
+        # public question for that.
+        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu()
     else:
         native = settings.precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; without it the conversions cost more than they save."""
-    return getattr(
-        torch.cpu, "_is_avx512_bf16_supported", lambda: False
-    )()  # torch has no public question for it

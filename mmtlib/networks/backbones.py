@@ -42,13 +42,10 @@ class GroupBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         # A launch a group, which a replayed CUDA graph does not wait for; as channels of one batch norm they would have
         # to be copied together and apart, which took three times as long.
-        outputs = []
-        for index, chunk in enumerate(input.split(self.group)):
-            mean, var = (self.running_mean, self.running_var) if index == 0 else (None, None)
-            outputs.append(
-                F.batch_norm(chunk, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-            )
-        return torch.cat(outputs)
+        first, *others = input.split(self.group)
+        how = self.weight, self.bias, True, self.momentum, self.eps
+        outputs = [F.batch_norm(first, self.running_mean, self.running_var, *how)]
+        return torch.cat(outputs + [F.batch_norm(chunk, None, None, *how) for chunk in others])
 
 
 class InstanceBatchNorm(nn.Module):

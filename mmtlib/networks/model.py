@@ -123,12 +123,7 @@ def build_network(
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")
     for option, value, fits, need in (
         ("num_classes", num_classes, num_classes >= 1, "a classifier needs at least 1 class"),
-        (
-            "bn_group",
-            bn_group,
-            not bn_group or bn_group >= 2,
-            "batch norm needs at least 2 images (None: all)",
-        ),
+        ("bn_group", bn_group, not bn_group or bn_group >= 2, "batch norm needs at least 2 images, or None"),
         ("width", width, width >= 1, "the first stage needs at least 1 channel"),
         ("stem_stride", stem_stride, stem_stride in (2, 4), "the first convolution has stride 2 or 4"),
         ("gain", gain, gain is None or 0 < gain < inf, "the pooled feature needs a positive factor"),

@@ -41,8 +41,7 @@ def run_all(
 
     Args:
         wanted: The configurations; repeated ones are trained once.
-        out: The folder that holds the cache.
-        profile: The profile's name, for the result files.
+        out, profile: As in `run`.
         workers: Processes at a time; None: one per core, or one where there is a GPU.
 
     Raises:

@@ -78,11 +78,8 @@ def run(
 ) -> RunFolder:
     """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
 
-    Args:
-        settings: The whole configuration.
-        out: The folder that holds the cache.
-        progress: Called after each epoch.
-        profile: The profile's name, for the result file.
+    `out` is the folder that holds the cache, `progress` is called after each epoch, and `profile` names one for the
+    result file.
     """
     data = data_keys(settings)  # once: for a large folder this takes a second
     folder = run_folder(settings, out, data)
