@@ -291,29 +291,20 @@ def guessed_clusters(images: int) -> int:
 def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     """The settings of a profile, with changes on top.
 
-    Args:
-        profile: smoke, quick, standard or paper.
-        changes: Settings by name. Without `lr`, the small profiles take the method's own learning rate; without
-            `clusters`, the K of an embedded target.
-
-    Raises:
-        InputError: Unknown profile or setting, or a value of the wrong type or range.
+    Without `lr`, the small profiles take the method's own learning rate; without `clusters`, the K of an embedded
+    target.
     """
     _one_of("profile", profile, PROFILES)
     values = PROFILES[profile] | changes
-    if "lr" not in values and values.get("method", "mmt") in list(METHOD_LR):
-        values["lr"] = METHOD_LR[values.get("method", "mmt")]
+    if "lr" not in values and values.get("method") in list(METHOD_LR):
+        values["lr"] = METHOD_LR[values["method"]]
     if "clusters" not in values:
         values["clusters"] = TARGET_CLUSTERS.get(values.get("target", "station"), Settings.clusters)
     return Settings().replace(**values)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Turn `key=value` of the command line into a name and a typed value.
-
-    Raises:
-        InputError: No `=`, an unknown key, or a value that is not of the setting's type.
-    """
+    """Turn `key=value` of the command line into a name and a typed value."""
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set takes key=value, found {text!r}")

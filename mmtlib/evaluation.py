@@ -115,10 +115,6 @@ def camera_batch_normed(
     Zhuang et al. 2020, "Rethinking the distribution gap of person re-identification with camera-based batch
     normalization" (ECCV), at test time. A camera with a single image keeps the network's own statistics.
 
-    Args:
-        settings, network, images: As in `embeddings`; the network stays as it is.
-        camids: Camera of each image, (N).
-
     Raises:
         InputError: Only one camera.
     """
@@ -152,7 +148,6 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
 
     Args:
         path: Weights of any kind that `open_network` reads.
-        data: An embedded domain or a folder.
         settings: Image size, precision, the embedded world and the method, as `networks.settings_of` finds them.
         rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
     """

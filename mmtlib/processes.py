@@ -49,11 +49,8 @@ def process_pool(workers: int, begin: Callable[..., None] | None = None, *argume
     """Processes that end with this one, at once where the block is left by an exception.
 
     An interrupt is for this process: the others ignore it, and are ended before anything else is done here. A second
-    one does not cut that off, or a process that is left over would be waited for at the end.
-
-    Args:
-        workers: How many at most.
-        begin: Called with `arguments` in each process before its first job.
+    one does not cut that off, or a process that is left over would be waited for at the end. `begin` is called with
+    `arguments` in each process before its first job.
     """
     known = set(multiprocessing.active_children())
     with _one_interrupt():

@@ -37,10 +37,9 @@ def run_batch(
     scheduler: str | None = None,
     results: Path | None = None,
 ) -> dict[Job, BaseException]:
-    """Run the cells of a matrix that are missing, failed or changed since, and write the report.
+    """Run the cells of a matrix that are missing, failed or changed since, and write the report into `out`.
 
     Args:
-        say: Called with lines for people.
         slots: Jobs at a time on this machine; None: one per GPU, else one per core.
         scheduler: Address of a Dask scheduler, instead of this machine.
         results: A file to keep all the matrix's finished runs in, for `results.matrix_results.read`.
@@ -113,11 +112,7 @@ def write_plan(cells: Sequence[Cell], out: Path) -> list[Job]:
 
 
 def read_plan(out: Path) -> tuple[str, list[Job]]:
-    """The home of a batch's data, and its jobs.
-
-    Raises:
-        InputError: No batch was planned in this folder.
-    """
+    """The home of a batch's data, and its jobs."""
     file = out / "batch.json"
     if not file.is_file():
         raise InputError(f"{out} holds no batch.json: name the --out of an `mmt batch MATRIX --out DIR`")

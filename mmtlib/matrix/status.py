@@ -13,11 +13,7 @@ STATES = ("done", "failed", "running", "waiting")
 
 
 def status(out: Path) -> str:
-    """Cells by state and epochs of the batch in a folder, then a line per cell.
-
-    Raises:
-        InputError: No batch was planned there.
-    """
+    """Cells by state and epochs of the batch in a folder, then a line per cell."""
     jobs = read_plan(out)[1]
     cells = [(job, _state(job)) for job in jobs if job.index is None]
     counts = Counter(state for _, state in cells)

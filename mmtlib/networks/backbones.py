@@ -26,11 +26,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input` (B, C, H, W) or (B, C).
-
-        Raises:
-            InputError: In training, if B is no multiple of the group.
-        """
+        """Normalise `input` (B, C, H, W) or (B, C); in training, B is a multiple of the group."""
         if not self.training:
             stored = self.running_mean, self.running_var, self.weight, self.bias
             return F.batch_norm(input, *stored, eps=self.eps)

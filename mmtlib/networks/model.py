@@ -106,7 +106,6 @@ def build_network(
     Args:
         name: "small" (4 basic blocks, 0.33 M parameters, D = 8 * width), "resnet50" or "ibn-resnet50" (D = 2048).
         num_classes: K of the classifier, at least 1.
-        seed: Seed of the random weights.
         gain: Constant factor on the pooled feature; None: 3 for "small", whose 128-d distances would else be too
             short for the softmax-triplet, and 1 for the others, as published.
         width: Channels of the first stage of "small".

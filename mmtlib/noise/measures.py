@@ -14,11 +14,7 @@ from mmtlib import InputError
 
 
 def contingency(labels: np.ndarray, pids: np.ndarray) -> sparse.csr_array:
-    """Images per (cluster, identity), (K, I), both in ascending order; images that were left out do not count.
-
-    Raises:
-        InputError: The two differ in length.
-    """
+    """Images per (cluster, identity), (K, I), both in ascending order; images that were left out do not count."""
     if labels.shape != pids.shape:
         raise InputError(
             f"labels {labels.shape} and pids {pids.shape} must be of one length: one entry per image"
@@ -101,9 +97,6 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
 
     Cluster numbers mean nothing from one epoch to the next. The matching is the one that keeps most images in place
     (Hungarian method on the table of common images).
-
-    Raises:
-        InputError: The two differ in length.
     """
     if before.shape != after.shape:
         raise InputError(

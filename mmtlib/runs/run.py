@@ -27,10 +27,9 @@ Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 def source_config(settings: Settings, index: int, data: list[str] | None = None) -> dict[str, Any]:
     """What a pre-trained network depends on. `data`: `tasks.data_keys`, where they are known already."""
+    which = {"stage": "source", "index": index, "seed": settings.seed, "data": data or data_keys(settings)}
     values = settings.to_dict()
-    return {"stage": "source", "index": index, "seed": settings.seed, "data": data or data_keys(settings)} | {
-        name: values[name] for name in SOURCE_SETTINGS
-    }
+    return which | {name: values[name] for name in SOURCE_SETTINGS}
 
 
 def run_config(settings: Settings, data: list[str] | None = None) -> dict[str, Any]:

@@ -90,7 +90,6 @@ def generate(domain: str, root: str | Path, *, seed: int = 0, size: tuple[int, i
     -1, colours are given by name and as painted.
 
     Args:
-        domain: "plaza", "station" or "city".
         size: Height and width of the images.
         scale: "tiny" (smoke tests), "small" or "market" (as many images as the real data sets), or a file of one's own.
         gap: Distance from the neutral world, 0 to 1.5; None is the domain's own (`knobs.DEFAULT_GAP`).
