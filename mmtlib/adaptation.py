@@ -153,7 +153,13 @@ def adapt(
         with timed("cluster"):
             labels = pseudo_labels(settings, epoch, features, target, memory)
         with timed("train"):
-            _start_classifiers(settings, networks, means, features, labels)
+            average = settings.cluster_features == "average"
+            rows = [sum(features) / len(features)] * len(networks) if average else features
+            # Each network and its mean begin with the cluster centres of their own features as classifier.
+            for i, network in enumerate(networks):
+                weights = clustering.classifier_weights(rows[i], labels)
+                for each in (network, *means[i : i + 1]):
+                    each.set_classifier(weights)
             losses = _train(settings, epoch, networks, means, labels, target)
         with timed("extract"):
             features = embeddings(settings, used, target.images)
@@ -190,7 +196,13 @@ def pseudo_labels(
         return numbered(target.pids)
     if method.cameras == "embeddings":
         features = [camera_normalised(each, target.camids) for each in features]
-    joined = features[0] if len(features) == 1 else _join(settings, features)
+    # Networks from different random starts share no feature space: their features are put side by side. The authors'
+    # networks share ImageNet's start, and their features are averaged.
+    joined = features[0]
+    if len(features) > 1:
+        concat = settings.cluster_features == "concat"
+        both = torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
+        joined = nn.functional.normalize(both)
     seed = stream_seed(settings.seed, "clusters", epoch)
     if method.clustering == "kmeans":
         labels = clustering.kmeans(joined, settings.clusters, seed)[0].cpu().numpy()
@@ -209,32 +221,6 @@ def pseudo_labels(
         rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
         labels = measures.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
     return labels
-
-
-def _join(settings: Settings, features: Sequence[Tensor]) -> Tensor:
-    """One feature per image from both networks', unit rows.
-
-    Networks from different random starts share no feature space: their features are put side by side. The authors'
-    networks share ImageNet's start, and their features are averaged.
-    """
-    concat = settings.cluster_features == "concat"
-    joined = torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
-    return nn.functional.normalize(joined)
-
-
-def _start_classifiers(
-    settings: Settings,
-    networks: Sequence[nn.Module],
-    means: Sequence[nn.Module],
-    features: Sequence[Tensor],
-    labels: np.ndarray,
-) -> None:
-    """Each network and its mean begin the epoch with the cluster centres of their own features as classifier."""
-    shared = sum(features) / len(features) if settings.cluster_features == "average" else None
-    for i, network in enumerate(networks):
-        weights = clustering.classifier_weights(features[i] if shared is None else shared, labels)
-        for each in (network, *means[i : i + 1]):
-            each.set_classifier(weights)
 
 
 def _train(

@@ -40,7 +40,7 @@ def run_all(
     """All the wanted runs, trained where they do not exist yet; progress with the time left goes to stderr.
 
     Args:
-        wanted: The configurations; repeated ones are trained once.
+        wanted: Repeated ones are trained once.
         out, profile: As in `run`.
         workers: Processes at a time; None: one per core, or one where there is a GPU.
 
