@@ -139,9 +139,8 @@ def _draw_all(place: World, folder: Path, workers: int | None) -> None:
     done = len(members) - sum(map(len, todo.values()))
     look = {"desc": f"drawing {folder.name}", "unit": "id", "disable": not sys.stderr.isatty()}
     with tqdm(total=len(members), initial=done, **look) as bar:
-        if (
-            workers is None
-        ):  # a pool takes longer to start than a few chunks to draw; a process of one has a core
+        # A pool takes longer to start than a few chunks to draw; a process of one has a core.
+        if workers is None:
             workers = usable_cores() if len(todo) >= 8 and parent_process() is None else 1
         if min(workers, len(todo)) > 1:
             with process_pool(min(workers, len(todo))) as pool:
