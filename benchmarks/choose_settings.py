@@ -4,7 +4,7 @@ A search is a YAML file in `benchmarks/search/`: candidates (settings, among the
 network seeds on which each is tried, and the methods with the learning rates of each. Every cell is an ordinary run;
 the record holds all of them. Reported are world 0 and the network seeds 1 to 5: both are refused here.
 
-    python benchmarks/choose_settings.py benchmarks/search/worlds.yaml [--out DIR] [--workers 2] [--collect]
+    python benchmarks/choose_settings.py benchmarks/search/worlds_1.yaml [--out DIR] [--workers 2] [--collect]
 
 The record is written to results/search/<name>.json. `--collect` trains nothing and takes the runs that are finished.
 """

@@ -4,8 +4,6 @@ Every random draw comes from a stream that is named by (seed, stage, epoch): an 
 a crash or in another process, draws the same numbers, and a checkpoint needs no generator state.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import zlib
@@ -25,15 +23,7 @@ from mmtlib.evaluation import autocast, camera_normalised, embeddings, measure_l
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.networks import build_network
 from mmtlib.noise import measures
-from mmtlib.training import (
-    Parts,
-    adam,
-    cluster_contrast_step,
-    co_teaching_step,
-    mmt_step,
-    source_step,
-    take_steps,
-)
+from mmtlib.training import adam, cluster_contrast_step, co_teaching_step, mmt_step, source_step, take_steps
 
 Timed = Callable[[str], AbstractContextManager]  # told which stage of an epoch runs inside
 
@@ -59,9 +49,7 @@ def pretrain(
     """Train one network on the labelled source domain, its batch norms on the target's images too.
 
     Args:
-        settings: The source part of the settings.
         index: Which of a pair of networks (0 or 1); their random streams differ.
-        task: The data.
         state, done: An epoch's state and its number, to go on from there; that epoch comes first again.
         timed: Entered around the stage `train`.
 
@@ -70,16 +58,14 @@ def pretrain(
     """
     device = task.source.images.device
     pids = numbered(task.source.pids)
-    small = (
-        {"gain": settings.gain, "stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
-    )
+    small = {"gain": settings.gain, "stem_stride": settings.stem_stride}
     network = build_network(
         settings.backbone,
         int(pids.max()) + 1,
         seed=stream_seed(settings.seed, "weights", index),
         bn_group=settings.bn_group or None,
         imagenet=settings.imagenet or None,
-        **small,
+        **(small if settings.backbone == "small" else {}),
     )
     network = network.to(device).train()
     optimizer = adam([network], settings.source_lr, settings.weight_decay)
@@ -93,7 +79,7 @@ def pretrain(
     look = {"flip": settings.flip, "padding": settings.padding, "erasing": 0.0}
     options = {"label_smoothing": settings.label_smoothing, "autocast": autocast(settings, device)}
 
-    def step(_: object, source: Tensor, target: Tensor, ids: Tensor) -> Parts:
+    def step(_: object, source: Tensor, target: Tensor, ids: Tensor) -> dict[str, Tensor]:
         return source_step(network, optimizer, source, ids, target, **options)
 
     for epoch in range(done, settings.source_epochs):
@@ -132,9 +118,7 @@ def adapt(
     of an epoch holds the scores of network 1's mean (or of network 1); nothing is chosen by them.
 
     Args:
-        settings: The adaptation part of the settings; `settings.method` names the row of the table.
         networks: One or two pre-trained networks; changed in place.
-        task: The data.
         state, done: As in `pretrain`.
         timed: Entered around the stages `cluster`, `train`, `extract` and `score`.
 
@@ -169,13 +153,18 @@ def adapt(
         with timed("cluster"):
             labels = pseudo_labels(settings, epoch, features, target, memory)
         with timed("train"):
-            _start_classifiers(settings, networks, means, features, labels)
+            average = settings.cluster_features == "average"
+            rows = [sum(features) / len(features)] * len(networks) if average else features
+            # Each network and its mean begin with the cluster centres of their own features as classifier.
+            for i, network in enumerate(networks):
+                weights = clustering.classifier_weights(rows[i], labels)
+                for each in (network, *means[i : i + 1]):
+                    each.set_classifier(weights)
             losses = _train(settings, epoch, networks, means, labels, target)
         with timed("extract"):
             features = embeddings(settings, used, target.images)
-            predicted = (
-                (features[0] @ used[0].classifier.weight.detach().float().T).argmax(dim=1).cpu().numpy()
-            )
+            weights = used[0].classifier.weight.detach().float()
+            predicted = (features[0] @ weights.T).argmax(dim=1).cpu().numpy()
         with timed("score"):
             record = {"epoch": epoch + 1, "clusters": int(labels.max()) + 1, **losses, **scores()}
             record |= measure_labels(labels, predicted, target.pids)
@@ -191,7 +180,6 @@ def pseudo_labels(
     """Hard labels of the target images for one epoch.
 
     Args:
-        settings: Names the method, K or DBSCAN's parameters, and the controlled noise.
         epoch: From 0; the random streams depend on it.
         features: One (N, D) tensor of unit rows per network; clustering stays on its device.
         target: The images; their identities are read by `supervised` only. Corrected labels take the place of clusters.
@@ -208,18 +196,22 @@ def pseudo_labels(
         return numbered(target.pids)
     if method.cameras == "embeddings":
         features = [camera_normalised(each, target.camids) for each in features]
-    joined = features[0] if len(features) == 1 else _join(settings, features)
+    # Networks from different random starts share no feature space: their features are put side by side. The authors'
+    # networks share ImageNet's start, and their features are averaged.
+    joined = features[0]
+    if len(features) > 1:
+        concat = settings.cluster_features == "concat"
+        both = torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
+        joined = nn.functional.normalize(both)
     seed = stream_seed(settings.seed, "clusters", epoch)
     if settings.target_labels:
         labels = numbered(target.labels)
     elif method.clustering == "kmeans":
         labels = clustering.kmeans(joined, settings.clusters, seed)[0].cpu().numpy()
     else:
-        options = {"k1": settings.k1, "k2": settings.k2}
-        similarity = jaccard_similarity(joined, **options)
-        memory.setdefault(
-            "eps", clustering.dbscan_eps(similarity, settings.rho or clustering.authors_rho(len(joined)))
-        )
+        similarity = jaccard_similarity(joined, settings.k1, settings.k2)
+        rho = settings.rho or clustering.authors_rho(len(joined))
+        memory.setdefault("eps", clustering.dbscan_eps(similarity, rho))
         labels = clustering.dbscan_labels(similarity, memory["eps"], settings.min_samples)
     if labels.max() < 1:
         raise InputError(
@@ -231,33 +223,6 @@ def pseudo_labels(
         rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
         labels = measures.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
     return labels
-
-
-def _join(settings: Settings, features: Sequence[Tensor]) -> Tensor:
-    """One feature per image from both networks', unit rows.
-
-    Networks from different random starts share no feature space: their features are put side by side. The authors'
-    networks share ImageNet's start, and their features are averaged.
-    """
-    concat = settings.cluster_features == "concat"
-    return nn.functional.normalize(
-        torch.cat(list(features), dim=1) if concat else sum(features) / len(features)
-    )
-
-
-def _start_classifiers(
-    settings: Settings,
-    networks: Sequence[nn.Module],
-    means: Sequence[nn.Module],
-    features: Sequence[Tensor],
-    labels: np.ndarray,
-) -> None:
-    """Each network and its mean begin the epoch with the cluster centres of their own features as classifier."""
-    shared = sum(features) / len(features) if settings.cluster_features == "average" else None
-    for i, network in enumerate(networks):
-        weights = clustering.classifier_weights(features[i] if shared is None else shared, labels)
-        for each in (network, *means[i : i + 1]):
-            each.set_classifier(weights)
 
 
 def _train(
@@ -286,7 +251,7 @@ def _train(
         options |= {"soft_tri_weight": settings.soft_triplet_weight if soft_tri == "setting" else soft_tri}
         options |= {"alpha": settings.alpha, "teacher": method.teacher}
 
-    def step(number: int | Tensor, *inputs: Tensor) -> Parts:
+    def step(number: int | Tensor, *inputs: Tensor) -> dict[str, Tensor]:
         *views, ids = inputs
         if method.step == "co-teaching":
             return co_teaching_step(networks, optimizer, views, ids, **options)

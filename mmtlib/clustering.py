@@ -1,7 +1,5 @@
 """Pseudo labels: k-means or DBSCAN on the target's features, and classifier weights from the clusters."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Everything that changes a result stands here; everything that does not (folders, worker counts) stands elsewhere.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -13,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from mmtlib import InputError
 
@@ -62,7 +60,8 @@ class Method:
         return "identities" if self.labels == "identities" else "cameras" if self.cameras else "nothing"
 
 
-_PLAIN: dict[str, Any] = {"means": False, "teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
+_HARD: dict[str, Any] = {"teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
+_PLAIN: dict[str, Any] = {"means": False, **_HARD}
 
 METHODS: dict[str, Method] = {
     "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
@@ -90,15 +89,9 @@ METHODS: dict[str, Method] = {
     "mmt_camera_norm": Method("MMT, camera norm", cameras="embeddings"),
     "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
     "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
-    "mmt_without_soft_losses": Method(
-        "mean networks, hard losses only", teacher="none", soft_ce=0.0, soft_triplet=0.0
-    ),
+    "mmt_without_soft_losses": Method("mean networks, hard losses only", **_HARD),
     "mmt_dbscan_without_soft_losses": Method(
-        "mean networks, hard losses only (DBSCAN)",
-        teacher="none",
-        soft_ce=0.0,
-        soft_triplet=0.0,
-        clustering="dbscan",
+        "mean networks, hard losses only (DBSCAN)", clustering="dbscan", **_HARD
     ),
     "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
     "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),
@@ -120,9 +113,7 @@ class Settings:
     source: str = "plaza"  # an embedded domain or a folder
     target: str = "station"
     same_domain: bool = False  # source and target may be one: a sanity check, where there is no gap to close
-    target_labels: str = (
-        ""  # a table path,cluster whose labels replace those of clustering in every epoch; "": none
-    )
+    target_labels: str = ""  # a table path,cluster whose labels stand for those of clustering; "": none
     method: str = "mmt"
     seed: int = 1
     # the embedded world (ignored for folders)
@@ -168,9 +159,7 @@ class Settings:
     min_samples: int = 4  # DBSCAN
     k1: int = 20
     k2: int = 6
-    rho: float = (
-        0.0  # share of the distances whose mean is DBSCAN's eps; 0: as many an image as the authors' have
-    )
+    rho: float = 0.0  # share of the distances whose mean is DBSCAN's eps; 0: as many an image as the authors'
     forget_rate: float = 0.2  # co-teaching: share of each batch that is dropped in the end
     # controlled label noise
     noise_rate: float = 0.0  # share of pseudo labels replaced by a wrong one, anew each epoch
@@ -180,9 +169,8 @@ class Settings:
         """Refuse what could not run, before anything starts."""
         hints = typing.get_type_hints(Settings)
         for field in dataclasses.fields(self):
-            object.__setattr__(
-                self, field.name, _typed(field.name, getattr(self, field.name), hints[field.name])
-            )
+            value = _typed(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
         for name in ("source", "target", "imagenet", "target_labels"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
@@ -220,7 +208,7 @@ class Settings:
         if not condition:
             raise InputError(f"setting {name}: expected {expected}, found {getattr(self, name)!r}")
 
-    def replace(self, **changes: Any) -> Settings:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed; unknown names are refused."""
         for name in changes:
             _one_of("setting", name, [field.name for field in dataclasses.fields(self)])
@@ -231,7 +219,7 @@ class Settings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Settings:
+    def of(cls, config: dict[str, Any]) -> Self:
         """The settings of a run, from its stored configuration, which holds more."""
         return cls(**{name: value for name, value in config.items() if name in cls.__dataclass_fields__})
 
@@ -308,29 +296,20 @@ def guessed_clusters(images: int) -> int:
 def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     """The settings of a profile, with changes on top.
 
-    Args:
-        profile: smoke, quick, standard or paper.
-        changes: Settings by name. Without `lr`, the small profiles take the method's own learning rate; without
-            `clusters`, the K of an embedded target.
-
-    Raises:
-        InputError: Unknown profile or setting, or a value of the wrong type or range.
+    Without `lr`, the small profiles take the method's own learning rate; without `clusters`, the K of an embedded
+    target.
     """
     _one_of("profile", profile, PROFILES)
     values = PROFILES[profile] | changes
-    if "lr" not in values and values.get("method", "mmt") in list(METHOD_LR):
-        values["lr"] = METHOD_LR[values.get("method", "mmt")]
+    if "lr" not in values and values.get("method") in list(METHOD_LR):
+        values["lr"] = METHOD_LR[values["method"]]
     if "clusters" not in values:
         values["clusters"] = TARGET_CLUSTERS.get(values.get("target", "station"), Settings.clusters)
     return Settings().replace(**values)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Turn `key=value` of the command line into a name and a typed value.
-
-    Raises:
-        InputError: No `=`, an unknown key, or a value that is not of the setting's type.
-    """
+    """Turn `key=value` of the command line into a name and a typed value."""
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set takes key=value, found {text!r}")

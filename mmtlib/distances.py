@@ -7,11 +7,10 @@ Where that could decide a result, the callers compute the rows concerned again i
 rounding counts as equally far. On unit-length features a squared distance is 2 − 2·cosine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -67,11 +66,7 @@ def one_thread() -> Iterator[None]:
 def as_numbers(values, name: str) -> Tensor:
     """Check a matrix of numbers and give it as a tensor, without a copy where that can be.
 
-    Returns:
-        Contiguous, on the device the input was on: float32 where that holds the input's type exactly, else float64.
-
-    Raises:
-        InputError: not numbers, not a matrix, or nothing in it.
+    Contiguous, on the device the input was on: float32 where that holds the input's type exactly, else float64.
     """
     if isinstance(values, Tensor):
         tensor = values.detach()
@@ -94,11 +89,7 @@ def as_numbers(values, name: str) -> Tensor:
 
 
 def as_features(features, name: str = "features", *, allow_zero: bool = True) -> Tensor:
-    """Features (N, D) as a tensor, see `as_numbers`.
-
-    Raises:
-        InputError: not (N, D), empty, not finite, or a row of zeros where that has no meaning.
-    """
+    """Features (N, D) as a tensor, see `as_numbers`; refused where not finite, or a row of zeros has no meaning."""
     tensor = as_numbers(features, name)
     largest = torch.linalg.vector_norm(tensor, torch.inf, dim=1)  # (N)
     if not bool(torch.isfinite(largest).all()):
@@ -111,11 +102,7 @@ def as_features(features, name: str = "features", *, allow_zero: bool = True) ->
 
 
 def as_integers(values, name: str, size: int) -> np.ndarray:
-    """Check one integer for each row of features and give them as int64 (size).
-
-    Raises:
-        InputError: another shape, or no integers.
-    """
+    """Check one integer for each row of features and give them as int64 (size)."""
     if isinstance(values, Tensor):
         values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
     values = np.asarray(values)
@@ -153,7 +140,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which: slice | Tensor) -> Points:
+    def __getitem__(self, which: slice | Tensor) -> Self:
         return Points(self.rows[which], self.squares[which], self.center, self.scale)
 
 

@@ -1,7 +1,5 @@
 """What a network makes of images: embeddings and retrieval scores; and what pseudo labels are worth."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Sequence
@@ -30,7 +28,6 @@ def embeddings(
     """Embeddings of all images by each network, in one pass over the images, on their device.
 
     Args:
-        settings: Names the precision.
         networks: Left in the mode in which they came.
         images: uint8, (N, 3, H, W).
         batch: Images per forward pass; no result depends on it.
@@ -76,14 +73,13 @@ def score(
     if not (len(query.pids) and len(gallery.pids)):
         return dict.fromkeys(("mAP", "top1", "top5", "top10", "scored", "queries"))
     ids = (query.pids, gallery.pids, query.camids, gallery.camids)
+    camids = np.concatenate(ids[2:])
     if cameras == "batch norms":
-        both = camera_batch_normed(
-            settings, network, torch.cat([query.images, gallery.images]), np.concatenate(ids[2:])
-        )
+        both = camera_batch_normed(settings, network, torch.cat([query.images, gallery.images]), camids)
     else:
         both = torch.cat([embeddings(settings, [network], split.images)[0] for split in (query, gallery)])
     if cameras == "embeddings":
-        both = camera_normalised(both, np.concatenate(ids[2:]))
+        both = camera_normalised(both, camids)
     features = both.split([len(query.pids), len(gallery.pids)])
     if rerank:
         kept = gallery.pids >= 0  # junk would be a neighbour like any other
@@ -122,10 +118,6 @@ def camera_batch_normed(
     Zhuang et al. 2020, "Rethinking the distribution gap of person re-identification with camera-based batch
     normalization" (ECCV), at test time. A camera with a single image keeps the network's own statistics.
 
-    Args:
-        settings, network, images: As in `embeddings`; the network stays as it is.
-        camids: Camera of each image, (N).
-
     Raises:
         InputError: Only one camera.
     """
@@ -136,10 +128,7 @@ def camera_batch_normed(
         parts = rows.tensor_split(-(-len(rows) // batch)) if len(rows) > 1 else ()
         for count, part in enumerate(parts, start=1):
             for norm in norms:
-                norm.momentum, norm.group = (
-                    1 / count,
-                    len(part),
-                )  # the plain mean over the batches, none in groups
+                norm.momentum, norm.group = 1 / count, len(part)  # the plain mean over the batches, no groups
             with autocast(settings, images.device):
                 own(normalise(images[part]))
         out[rows] = embeddings(settings, [own.eval()], images[rows], batch)[0]
@@ -162,7 +151,6 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
 
     Args:
         path: Weights of any kind that `open_network` reads.
-        data: An embedded domain or a folder.
         settings: Image size, precision, the embedded world and the method, as `networks.settings_of` finds them.
         rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
     """
@@ -208,14 +196,10 @@ def autocast(settings: Settings, device: torch.device) -> AbstractContextManager
     if settings.precision == "auto":
         if os.environ.get("MMTLIB_BFLOAT16") == "0":
             return nullcontext()
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        # On a processor that does not multiply it natively, the conversions cost more than they save. torch has no
+        # public question for that.
+        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu()
     else:
         native = settings.precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; without it the conversions cost more than they save."""
-    return getattr(
-        torch.cpu, "_is_avx512_bf16_supported", lambda: False
-    )()  # torch has no public question for it

@@ -1,7 +1,5 @@
 """Where files lie, their names in messages, and files that are whole or absent: written beside their place, renamed."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

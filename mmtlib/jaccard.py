@@ -7,10 +7,9 @@ distance is 1 − Σ min(V_i, V_j) / Σ max(V_i, V_j). A row holds some dozens o
 at distance 1: only the others are ever stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ class Encoding:
     originals: np.ndarray  # (N) for each image the first of those that are identical to it
     farthest: np.ndarray  # (N) squared distance to the farthest of all images
 
-    def __getitem__(self, which: slice) -> Encoding:
+    def __getitem__(self, which: slice) -> Self:
         return Encoding(self.weights[which], self.originals[which], self.farthest[which])
 
 

@@ -1,7 +1,5 @@
 """The processor cores that are ours, and the one pool of threads and of processes each."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -37,20 +35,26 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class Pool(ProcessPoolExecutor):
+    """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
+
+    def submit(self, *job: Any, **named: Any) -> Future:
+        """Hand out a job; processes are started here, and do not see the script that started them."""
+        with _hidden_script():
+            return super().submit(*job, **named)
+
+
 @contextmanager
 def process_pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[Pool]:
     """Processes that end with this one, at once where the block is left by an exception.
 
     An interrupt is for this process: the others ignore it, and are ended before anything else is done here. A second
-    one does not cut that off, or a process that is left over would be waited for at the end.
-
-    Args:
-        workers: How many at most.
-        begin: Called with `arguments` in each process before its first job.
+    one does not cut that off, or a process that is left over would be waited for at the end. `begin` is called with
+    `arguments` in each process before its first job.
     """
     known = set(multiprocessing.active_children())
     with _one_interrupt():
-        pool = Pool(workers, _SPAWN, _begin, (os.getpid(), begin, arguments))
+        pool = Pool(workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(), begin, arguments))
         try:
             yield pool
             pool.shutdown()
@@ -79,18 +83,6 @@ def _one_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class Pool(ProcessPoolExecutor):
-    """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
-
-    def submit(self, *job: Any, **named: Any) -> Future:
-        """Hand out a job; processes are started here, and do not see the script that started them."""
-        with _hidden_script():
-            return super().submit(*job, **named)
-
-
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple) -> None:

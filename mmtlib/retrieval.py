@@ -4,8 +4,6 @@ A query's average precision needs only the ranks of its few matches, and a rank 
 at most as far. Distances are made a block of queries at a time, sorted, counted, and forgotten.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One step of training: Mutual Mean-Teaching with its parts as switches, co-teaching, cluster contrast, the source."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -67,9 +65,7 @@ def mmt_step(
         ce < 1, pids, (F.cross_entropy(z, pids, label_smoothing=label_smoothing) for (_, z), _, _ in of)
     )
     soft_ce = _sum(ce > 0, pids, (soft_cross_entropy(z, t) for (_, z), (_, t), _ in of))  # equation 7
-    hard_triplet = _sum(
-        tri < 1, pids, (softmax_triplet(f, pids, mined) for (f, _), _, mined in of)
-    )  # equation 4
+    hard_triplet = _sum(tri < 1, pids, (softmax_triplet(f, pids, mined) for (f, _), _, mined in of))  # 4
     soft_triplet = _sum(
         tri > 0, pids, (soft_softmax_triplet(f, t, pids, mined) for (f, _), (t, _), mined in of)
     )  # 8
@@ -78,12 +74,8 @@ def mmt_step(
     _descend(optimizer, loss)
     for mean, network in zip(means, networks):
         update_mean_network(mean, network, alpha, step)  # equation 5
-    parts = {
-        "hard_ce": hard_ce,
-        "soft_ce": soft_ce,
-        "hard_triplet": hard_triplet,
-        "soft_triplet": soft_triplet,
-    }
+    parts = {"hard_ce": hard_ce, "soft_ce": soft_ce}
+    parts |= {"hard_triplet": hard_triplet, "soft_triplet": soft_triplet}
     return _record(parts, loss, [z for _, z in outputs], pids)
 
 
@@ -130,9 +122,8 @@ def co_teaching_step(
         easy = losses[1 - i].detach().topk(count, largest=False).indices
         parts["hard_ce"].append(losses[i][easy].mean())
         kept = pids[easy]
-        if pids.is_cuda or bool(
-            (kept != kept[0]).any()
-        ):  # of one identity: NaN on a GPU, which becomes 0 below
+        # Of one identity it is NaN on a GPU, which becomes 0.
+        if pids.is_cuda or bool((kept != kept[0]).any()):
             parts["hard_triplet"].append(softmax_triplet(features[easy], kept).nan_to_num(0.0))
     parts = {name: _sum(bool(terms), pids, terms) for name, terms in parts.items()}
     loss = parts["hard_ce"] + parts["hard_triplet"]
@@ -159,10 +150,8 @@ def cluster_contrast_step(
 
     Args:
         network: In train mode.
-        optimizer: Over its parameters.
         view, pids: One augmented batch (B, 3, H, W) and its labels (B), 0 … K − 1.
         temperature, momentum: τ and m; the defaults are published.
-        autocast: As in `mmt_step`.
 
     Returns:
         info_nce, loss, accuracy.
@@ -196,14 +185,8 @@ def source_step(
 
     Args:
         network: In train mode.
-        optimizer: Over its parameters.
-        source: Augmented source images (B, 3, H, W).
-        pids: Their identities (B), 0 … K − 1.
-        target: Augmented target images (B', 3, H, W).
-        label_smoothing, autocast: As in `mmt_step`.
-
-    Returns:
-        loss, hard_ce, hard_triplet, accuracy.
+        source, pids, target: Augmented source images (B, 3, H, W), their identities (B), and target images
+            (B', 3, H, W).
     """
     with autocast or nullcontext():
         features, logits = network(source)
@@ -274,16 +257,14 @@ EAGER_STEPS = 3  # before a capture, so that every library has chosen its kernel
 def take_steps(
     step: Callable[..., Parts], inputs: Iterable[Sequence[Tensor]], first: int = 0, *, graph: bool = True
 ) -> dict[str, float]:
-    """Take a step per element of `inputs`; on a GPU they are replayed as a CUDA graph, whose launch costs little.
+    """Take a step per element of `inputs`, and give the means of its parts.
+
+    On a GPU the steps are replayed as a CUDA graph, whose launch costs little.
 
     Args:
         step: Called with the number of the step (a tensor where it is captured) and an element's tensors.
         inputs: Tensors of the same shapes each time.
-        first: Number of the first step.
         graph: False launches every kernel by itself, on a GPU too.
-
-    Returns:
-        The means of the parts.
 
     Raises:
         FloatingPointError: A loss was not finite; found within `STEPS_BETWEEN_CHECKS` steps.

@@ -1,7 +1,5 @@
 """What a data set holds against what it should: counts, contradictions, unanswerable queries, unreadable files."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import Counter, defaultdict
@@ -83,9 +81,7 @@ class DatasetReport:
 def check_dataset(folder: str | Path, *, decode: bool = True) -> DatasetReport:
     """Read a data set (whatever `read_dataset` accepts) and say what is wrong with it, which raises nothing.
 
-    Args:
-        folder: as for `read_dataset`, whose errors are raised.
-        decode: whether to decode every image (1 ms each and core) and compare contents, or only list the files.
+    With `decode` every image is decoded (1 ms each and core) and contents are compared, else files are only listed.
     """
     dataset = read_dataset(folder)
     splits = list(dataset.parts.values())

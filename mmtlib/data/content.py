@@ -1,7 +1,5 @@
 """What files hold, told by a hash of their bytes, which a process remembers while size and times of a file stay."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -1,7 +1,5 @@
 """Image files: finding them below a data set's root without ever leaving it, and decoding them."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import posixpath

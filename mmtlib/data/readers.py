@@ -3,8 +3,6 @@
 A layout is one row of `LAYOUTS` and one function that turns a root folder into a `ReIDDataset`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import posixpath

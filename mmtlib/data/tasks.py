@@ -1,7 +1,5 @@
 """The data of a task: embedded worlds drawn on first use, data sets read from folders, images decoded once."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence
@@ -96,9 +94,6 @@ def load_images(
     """Decode all images once, resize them (bicubic) and keep them as one tensor (N, 3, H, W), uint8, RGB.
 
     `workers` are threads (default: one per core, at most 16), which do not change the result.
-
-    Raises:
-        InputError: some images cannot be read; one message counts them and names the first ten, with reasons.
     """
     if height < 1 or width < 1:
         raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")

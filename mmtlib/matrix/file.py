@@ -1,7 +1,5 @@
 """Matrix files: YAML that names the cells of a table as products of lists."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -56,9 +54,7 @@ def read_matrix(path: str | Path, *, check_data: bool = True) -> list[Cell]:
     after another, or a list of such mappings. Folders are relative to the working folder. A method without K is
     one cell for all K, and direct transfer one for all settings of the adaptation.
 
-    Args:
-        path: The file.
-        check_data: Also open the data sets, to find cells that could never run.
+    With `check_data` the data sets are opened, to find cells that could never run.
 
     Raises:
         InputError: An unknown key or value, a cell that stands there twice, or cells that could never run.
@@ -98,9 +94,8 @@ def _cells(product: Any) -> Iterator[Cell]:
     if not (isinstance(profile, str) and profile in PROFILES):
         raise InputError(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")
     tasks = [_task(pair) for pair in _list(product, "tasks")]
-    lists = {
-        name: _list(product, key) for key, name in LISTS.items() if key in (*product, "methods", "seeds")
-    }
+    given = (*product, "methods", "seeds")  # the last two are needed
+    lists = {name: _list(product, key) for key, name in LISTS.items() if key in given}
     variants = _variants(product.get("set", {}))
     count = len(tasks) * len(variants) * math.prod(map(len, lists.values()))
     if count > MAX_CELLS:

@@ -4,8 +4,6 @@ A batch's folder holds `batch.json` (the plan: all jobs), `cache/` (the runs, as
 `cells/<name>/` with `cell.ipynb`, `cell.html` and, once it has succeeded, `result.json`; of a failed one, `error.txt`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -39,12 +37,9 @@ def run_batch(
     scheduler: str | None = None,
     results: Path | None = None,
 ) -> dict[Job, BaseException]:
-    """Run the cells of a matrix that are missing, failed or changed since, and write the report.
+    """Run the cells of a matrix that are missing, failed or changed since, and write the report into `out`.
 
     Args:
-        matrix: A matrix file.
-        out: The batch's folder.
-        say: Called with lines for people.
         slots: Jobs at a time on this machine; None: one per GPU, else one per core.
         scheduler: Address of a Dask scheduler, instead of this machine.
         results: A file to keep all the matrix's finished runs in, for `results.matrix_results.read`.
@@ -66,18 +61,16 @@ def run_batch(
         jobs = write_plan(cells, out)
         left = missing(jobs)
         wanted, cells_left = (sum(job.index is None for job in each) for each in (jobs, left))
-        say(
-            f"{wanted} cells, {cells_left} to run, after {len(left) - cells_left} pre-trainings that they share"
-        )
+        shared = len(left) - cells_left
+        say(f"{wanted} cells, {cells_left} to run, after {shared} pre-trainings that they share")
         failed: dict[Job, BaseException] = {}
         if left:
             runs = [job for job in left if job.index is None and not (job.folder / "result.json").exists()]
             preflight.check([job.cell.settings for job in runs])
             draw_worlds([cell.settings for cell in cells])
             numbers = {job: number for number, job in enumerate(jobs)}
-            place = (
-                workers.dask_workers(out, scheduler, say) if scheduler else workers.local_slots(out, slots)
-            )
+            dask = scheduler and workers.dask_workers(out, scheduler, say)
+            place = dask or workers.local_slots(out, slots)
             with Display(left) as display, place as (submit, check):
 
                 def update() -> None:
@@ -119,11 +112,7 @@ def write_plan(cells: Sequence[Cell], out: Path) -> list[Job]:
 
 
 def read_plan(out: Path) -> tuple[str, list[Job]]:
-    """The home of a batch's data, and its jobs.
-
-    Raises:
-        InputError: No batch was planned in this folder.
-    """
+    """The home of a batch's data, and its jobs."""
     file = out / "batch.json"
     if not file.is_file():
         raise InputError(f"{out} holds no batch.json: name the --out of an `mmt batch MATRIX --out DIR`")
@@ -177,9 +166,8 @@ def _run_cell(job: Job, out: Path, notebook: Path) -> None:
                 raise InputError("the data have changed since the batch was planned: call `mmt batch` again")
             write_json(job.goal, read_json(job.folder / "result.json"))
         except Exception as error:
-            reason = (
-                f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
-            )
+            of_cell = isinstance(error, PapermillExecutionError)
+            reason = f"{error.ename}: {error.evalue}" if of_cell else str(error)
             write_atomic(folder / "error.txt", reason + "\n")
             raise RuntimeError(f"{reason} (see {folder / 'cell.ipynb'})") from error
 

@@ -1,7 +1,5 @@
 """A batch as two Slurm job arrays: the pre-trainings, and then the cells, one array task per job of the plan."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,11 +32,7 @@ exec {python} -m mmtlib batch --out "$out" --job "$SLURM_ARRAY_TASK_ID"
 
 
 def write_sbatch(file: Path, out: Path, jobs: Sequence[Job]) -> Path:
-    """Write a script that submits itself as job arrays; `out`, the batch's folder, is one that all nodes share.
-
-    Raises:
-        InputError: The paths cannot stand in a script.
-    """
+    """Write a script that submits itself as job arrays; `out`, the batch's folder, is one that all nodes share."""
     file, out = file.absolute(), out.absolute()
     if not str(file).isprintable() or not str(out).isprintable() or "%" in str(out):
         raise InputError(

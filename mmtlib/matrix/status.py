@@ -1,7 +1,5 @@
 """How far a batch is, read from its files alone: whoever sees the folder can ask, whatever runs the batch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 
@@ -15,11 +13,7 @@ STATES = ("done", "failed", "running", "waiting")
 
 
 def status(out: Path) -> str:
-    """Cells by state and epochs of the batch in a folder, then a line per cell.
-
-    Raises:
-        InputError: No batch was planned there.
-    """
+    """Cells by state and epochs of the batch in a folder, then a line per cell."""
     jobs = read_plan(out)[1]
     cells = [(job, _state(job)) for job in jobs if job.index is None]
     counts = Counter(state for _, state in cells)

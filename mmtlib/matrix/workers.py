@@ -1,7 +1,5 @@
 """Where the jobs of a batch run: slots of this machine, or the workers of a Dask cluster. Each job is a process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -24,12 +22,9 @@ _processes: set[subprocess.Popen] = set()
 
 
 def run_process(out: Path, number: int, environment: dict[str, str] | None = None) -> None:
-    """Run one job of the batch planned in `out`, in a process of its own, and wait for it.
+    """Run the job of a number of the batch planned in `out`, in a process of its own, and wait for it.
 
-    Args:
-        out: The batch's folder.
-        number: Of the job in its plan.
-        environment: Variables for the job, such as CUDA_VISIBLE_DEVICES.
+    `environment` holds variables for it, such as CUDA_VISIBLE_DEVICES.
 
     Raises:
         RuntimeError: It failed; the message is what it said last.
@@ -59,9 +54,7 @@ def run_process(out: Path, number: int, environment: dict[str, str] | None = Non
 def local_slots(out: Path, slots: int | None = None) -> Iterator[Workers]:
     """Slots of this machine: one per GPU, which is the only one that its job sees, else one per core.
 
-    Args:
-        out: The batch's folder.
-        slots: Jobs at a time; more than there are GPUs share them.
+    With more `slots` than GPUs, jobs share them.
     """
     environments = slot_environments(slots)
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
@@ -106,7 +99,6 @@ def dask_workers(out: Path, address: str, say: Callable[[str], None]) -> Iterato
     tried once more. Where workers declare GPUs (`dask worker --resources GPU=1`), each job takes one of them.
 
     Args:
-        out: The batch's folder.
         address: Of the scheduler, such as tcp://10.0.0.1:8786.
         say: Called with a line when there is no worker, for which it waits `PATIENCE` seconds.
 

@@ -5,8 +5,6 @@ torchvision's. Layers are numbered as in the authors' state dicts, so that their
 imported for the ResNet-50s alone: it takes longer than all the rest that a small run needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -28,11 +26,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input` (B, C, H, W) or (B, C).
-
-        Raises:
-            InputError: In training, if B is no multiple of the group.
-        """
+        """Normalise `input` (B, C, H, W) or (B, C); in training, B is a multiple of the group."""
         if not self.training:
             stored = self.running_mean, self.running_var, self.weight, self.bias
             return F.batch_norm(input, *stored, eps=self.eps)
@@ -44,13 +38,10 @@ class GroupBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         # A launch a group, which a replayed CUDA graph does not wait for; as channels of one batch norm they would have
         # to be copied together and apart, which took three times as long.
-        outputs = []
-        for index, chunk in enumerate(input.split(self.group)):
-            mean, var = (self.running_mean, self.running_var) if index == 0 else (None, None)
-            outputs.append(
-                F.batch_norm(chunk, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-            )
-        return torch.cat(outputs)
+        first, *others = input.split(self.group)
+        how = self.weight, self.bias, True, self.momentum, self.eps
+        outputs = [F.batch_norm(first, self.running_mean, self.running_var, *how)]
+        return torch.cat(outputs + [F.batch_norm(chunk, None, None, *how) for chunk in others])
 
 
 class InstanceBatchNorm(nn.Module):

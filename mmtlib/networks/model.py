@@ -6,8 +6,6 @@ them) and the logits; in eval mode the L2-normalised batch-normed feature, which
 clustered and searched.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -111,7 +109,6 @@ def build_network(
     Args:
         name: "small" (4 basic blocks, 0.33 M parameters, D = 8 * width), "resnet50" or "ibn-resnet50" (D = 2048).
         num_classes: K of the classifier, at least 1.
-        seed: Seed of the random weights.
         gain: Constant factor on the pooled feature; None: 3 for "small", whose 128-d distances would else be too
             short for the softmax-triplet, and 1 for the others, as published.
         width: Channels of the first stage of "small".
@@ -128,12 +125,7 @@ def build_network(
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORK_NAMES)}")
     for option, value, fits, need in (
         ("num_classes", num_classes, num_classes >= 1, "a classifier needs at least 1 class"),
-        (
-            "bn_group",
-            bn_group,
-            not bn_group or bn_group >= 2,
-            "batch norm needs at least 2 images (None: all)",
-        ),
+        ("bn_group", bn_group, not bn_group or bn_group >= 2, "batch norm needs at least 2 images, or None"),
         ("width", width, width >= 1, "the first stage needs at least 1 channel"),
         ("stem_stride", stem_stride, stem_stride in (2, 4), "the first convolution has stride 2 or 4"),
         ("gain", gain, gain is None or 0 < gain < inf, "the pooled feature needs a positive factor"),

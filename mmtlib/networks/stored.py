@@ -1,7 +1,5 @@
 """Networks in files: ours, with all that is needed to use them, and those that other programs saved."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,9 +115,7 @@ def settings_of(
     """The settings under which a network file is used: those of its training, with `overrides` on top.
 
     Args:
-        path: Any file that `open_network` reads.
         profile: What the user named, if anything: it speaks for a file that does not know its training.
-        overrides: Settings that the user gave.
 
     Returns:
         The settings, and a line for everything asked for that contradicts the training.

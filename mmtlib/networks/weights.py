@@ -5,8 +5,6 @@ and IBN-Net. A `.pth` file is a pickle and may hold code; everything here reads 
 which builds tensors, numbers and containers and refuses the rest.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path
@@ -64,11 +62,7 @@ def described(path: str | Path) -> str:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Read a PyTorch checkpoint onto the CPU; only tensors, numbers, strings and containers are accepted.
-
-    Raises:
-        InputError: The file is missing, no PyTorch checkpoint, or holds anything else, which is not executed.
-    """
+    """Read a PyTorch checkpoint onto the CPU; what is no tensor, number, string or container is never executed."""
     try:
         with torch.serialization.safe_globals(_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -167,9 +161,6 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
     """Refuse weights that are not exactly those of a network called `name`, whose state dict is `expected`.
 
     Missing step counters of batch norms (old checkpoints) are no fault.
-
-    Raises:
-        InputError: Names the missing, unexpected, misshapen or non-finite tensors and the architecture that would fit.
     """
     both = [n for n in state if n in expected]
     shapes = {n: (tuple(state[n].shape), tuple(expected[n].shape)) for n in both}
@@ -191,8 +182,7 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
 def imagenet_file(name: str, source: str | Path) -> Path:
     """The file with a backbone's ImageNet weights: `source`, or where that is "cache", the one in torch hub's cache.
 
-    Raises:
-        InputError: There is no such file; the message says where it can be had, and how. Nothing is ever downloaded.
+    Nothing is ever downloaded: the refusal says where it can be had, and how.
     """
     if name not in _IMAGENET:
         raise InputError(f"there are no ImageNet weights for the network {name!r}: leave `imagenet` empty")

@@ -3,8 +3,6 @@
 Everywhere `labels` are pseudo labels (N) with −1 for an image that was left out, and `pids` true identities (N).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +14,7 @@ from mmtlib import InputError
 
 
 def contingency(labels: np.ndarray, pids: np.ndarray) -> sparse.csr_array:
-    """Images per (cluster, identity), (K, I), both in ascending order; images that were left out do not count.
-
-    Raises:
-        InputError: The two differ in length.
-    """
+    """Images per (cluster, identity), (K, I), both in ascending order; images that were left out do not count."""
     if labels.shape != pids.shape:
         raise InputError(
             f"labels {labels.shape} and pids {pids.shape} must be of one length: one entry per image"
@@ -103,9 +97,6 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
 
     Cluster numbers mean nothing from one epoch to the next. The matching is the one that keeps most images in place
     (Hungarian method on the table of common images).
-
-    Raises:
-        InputError: The two differ in length.
     """
     if before.shape != after.shape:
         raise InputError(
@@ -122,9 +113,8 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
     names = np.arange(len(new)) + before.max(initial=-1) + 1
     names[pairs[1]] = old[pairs[0]]
     labelled = int(((before >= 0) | (after >= 0)).sum())
-    moved = (common > 0) & (
-        2 * common >= common.sum(axis=1, keepdims=True)
-    )  # half of the row is in the column
+    # Half of the row is in the column, and the other way round.
+    moved = (common > 0) & (2 * common >= common.sum(axis=1, keepdims=True))
     drawn = (common > 0) & (2 * common >= common.sum(axis=0))
     return LabelFlow(
         before=rows,
@@ -148,21 +138,17 @@ def noise_transitions(epochs: Sequence[np.ndarray], pids: np.ndarray) -> list[di
         None where there is no epoch before, or no image to take a share of.
     """
     wrong = [wrong_labels(labels, pids) for labels in epochs]
-    records: list[dict[str, float | None]] = []
-    for index, (now, labels) in enumerate(zip(wrong, epochs)):
-        before = wrong[index - 1]
-        always = np.all(wrong[: index + 1], axis=0)
-        records.append(
-            {
-                "epoch": index + 1,
-                "wrong": float(now.mean()),
-                "left_out": float((labels < 0).mean()),
-                "stayed_wrong": _share(now[before]) if index else None,
-                "became_wrong": _share(now[~before]) if index else None,
-                "survived": _share(always[wrong[0]]),
-            }
-        )
-    return records
+    return [
+        {
+            "epoch": index + 1,
+            "wrong": float(now.mean()),
+            "left_out": float((labels < 0).mean()),
+            "stayed_wrong": _share(now[wrong[index - 1]]) if index else None,
+            "became_wrong": _share(now[~wrong[index - 1]]) if index else None,
+            "survived": _share(np.all(wrong[: index + 1], axis=0)[wrong[0]]),
+        }
+        for index, (now, labels) in enumerate(zip(wrong, epochs))
+    ]
 
 
 def memorisation(predicted: np.ndarray, labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
@@ -174,11 +160,8 @@ def memorisation(predicted: np.ndarray, labels: np.ndarray, pids: np.ndarray) ->
     """
     kept = labels >= 0
     wrong, hit = wrong_labels(labels, pids)[kept], (predicted == labels)[kept]
-    share = {
-        kind: float(hit[mask].mean()) if mask.any() else 1.0
-        for kind, mask in (("right", ~wrong), ("wrong", wrong))
-    }
-    return share | {"wrong_share": float(wrong.mean())}
+    right, false = (float(hit[mask].mean()) if mask.any() else 1.0 for mask in (~wrong, wrong))
+    return {"right": right, "wrong": false, "wrong_share": float(wrong.mean())}
 
 
 def corrupt(
@@ -192,7 +175,6 @@ def corrupt(
         kind: "symmetric": any other label, uniformly; "camera": the label of a random image of the same camera with
             another label (the kind of error that a camera's look causes).
         camids: Cameras (N).
-        rng: The source of randomness.
 
     Returns:
         New labels (N), made contiguous again where a small cluster was emptied by chance.

@@ -1,10 +1,9 @@
 """A cell of a matrix: one configuration, and what of it matters to its method."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from mmtlib.config import (
     METHODS,
@@ -37,7 +36,7 @@ class Cell:
         changed = profile_variant(self.profile, s) if self.profile in PROFILES else ""
         return ", ".join(filter(None, (METHODS[s.method].title, self.task, k, changed)))
 
-    def essential(self) -> Cell:
+    def essential(self) -> Self:
         """The same without changes that its method does not see, so that it is run once for all of them."""
         s = self.settings
         seen = {name: getattr(s, name) for name in seen_settings(s.method)}

@@ -1,7 +1,5 @@
 """A run's folder: what lies in it, written so that a crash at any moment leaves the last whole epoch."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,11 +35,7 @@ class RunFolder:
         return read_lines(self.path / "history.jsonl")
 
     def epoch(self, number: int) -> dict[str, np.ndarray]:
-        """The arrays of an epoch (from 1): `labels` it trained on (N), `features` after it (N, D), `predicted` (N).
-
-        Raises:
-            InputError: The file is damaged, or holds objects, which are not loaded.
-        """
+        """The arrays of an epoch (from 1): `labels` it trained on (N), `features` after it (N, D), `predicted` (N)."""
         file = self.path / "epochs" / f"{number:03d}.npz"
         try:
             with np.load(file, allow_pickle=False) as arrays:

@@ -1,13 +1,12 @@
 """A queue of jobs, in which a job waits for those whose results it needs; and how far they are."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tqdm import tqdm
 
@@ -112,7 +111,7 @@ class Display:
         self.started = self.printed = time.monotonic()
         self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %", disable=None)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._say(f"{len(self.jobs)} runs to train")
         return self
 

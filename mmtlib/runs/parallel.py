@@ -1,7 +1,5 @@
 """Many runs at once: planned as jobs, and worked off by one process per core (or one after another on a GPU)."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,9 +40,8 @@ def run_all(
     """All the wanted runs, trained where they do not exist yet; progress with the time left goes to stderr.
 
     Args:
-        wanted: The configurations; repeated ones are trained once.
-        out: The folder that holds the cache.
-        profile: The profile's name, for the result files.
+        wanted: Repeated ones are trained once.
+        out, profile: As in `run`.
         workers: Processes at a time; None: one per core, or one where there is a GPU.
 
     Raises:

@@ -1,7 +1,5 @@
 """Checks before a run starts, so that it does not fail after hours: data, weights, libraries, memory."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import importlib.metadata
@@ -51,9 +49,7 @@ def check(wanted: Collection[Settings]) -> None:
 def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]:
     """A line per reason that keeps runs from ever starting, found by opening every data set once.
 
-    Args:
-        wanted: Their settings.
-        scored: Whether each needs a score, and so a target with a test set.
+    `scored`: each needs a score, and so a target with a test set.
     """
     counts: dict[tuple, Census] = {}
     found: list[str] = []
@@ -176,7 +172,9 @@ def step_memory(settings: Settings) -> int:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    networks = [_build(settings).to(device).train() for _ in range(method.networks)]
+    options = {"stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
+    build = functools.partial(build_network, settings.backbone, settings.clusters, **options)
+    networks = [build().to(device).train() for _ in range(method.networks)]
     means = [copy.deepcopy(network) for network in networks] if method.means else []
     shape, rng = (size, 3, settings.height, settings.width), torch.Generator().manual_seed(0)
     random = [torch.rand(shape, generator=rng) for _ in networks]
@@ -205,11 +203,6 @@ def step_memory(settings: Settings) -> int:
     # Weights, gradients and Adam's two moments of each network, and the weights of each mean network.
     held = 4 * sum(p.numel() for network in networks for p in network.parameters()) * (4 + method.means)
     return held + sum(kept.values()) * whole // size
-
-
-def _build(settings: Settings) -> torch.nn.Module:
-    options = {"stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
-    return build_network(settings.backbone, settings.clusters, **options)
 
 
 def _advice(settings: Settings, images: bool = False) -> str:

@@ -1,7 +1,5 @@
 """What results were made with: versions of packages, and the machine."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import platform
@@ -17,11 +15,8 @@ from mmtlib.processes import usable_cores
 
 def provenance() -> dict[str, Any]:
     """What a result file says of how it was made."""
-    return {
-        "versions": versions(),
-        "hardware": hardware(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"versions": versions(), "hardware": hardware(), "finished": finished}
 
 
 @functools.cache

@@ -4,8 +4,6 @@ A run that exists is loaded, one that was interrupted goes on from its last whol
 ask for one run at once share it: the second waits on a lock that dies with its holder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +28,9 @@ Progress = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 def source_config(settings: Settings, index: int, data: list[str] | None = None) -> dict[str, Any]:
     """What a pre-trained network depends on. `data`: `tasks.data_keys`, where they are known already."""
+    which = {"stage": "source", "index": index, "seed": settings.seed, "data": data or data_keys(settings)}
     values = settings.to_dict()
-    return {"stage": "source", "index": index, "seed": settings.seed, "data": data or data_keys(settings)} | {
-        name: values[name] for name in SOURCE_SETTINGS
-    }
+    return which | {name: values[name] for name in SOURCE_SETTINGS}
 
 
 def run_config(settings: Settings, data: list[str] | None = None) -> dict[str, Any]:
@@ -83,11 +80,8 @@ def run(
 ) -> RunFolder:
     """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
 
-    Args:
-        settings: The whole configuration.
-        out: The folder that holds the cache.
-        progress: Called after each epoch.
-        profile: The profile's name, for the result file.
+    `out` is the folder that holds the cache, `progress` is called after each epoch, and `profile` names one for the
+    result file.
     """
     data = data_keys(settings)  # once: for a large folder this takes a second
     folder = run_folder(settings, out, data)

@@ -1,7 +1,5 @@
 """What an epoch cost: seconds and peak memory of its stages."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

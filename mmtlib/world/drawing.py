@@ -4,8 +4,6 @@ Lengths are in hundredths of a person's height; x runs to the right of the pictu
 are rounded to whole pixels of the canvas, which is several times larger than the picture (that is the anti-aliasing).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

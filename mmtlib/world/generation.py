@@ -4,8 +4,6 @@
 `attributes.csv` beside the images, all dials in `world.json`; neither is ever shown to training.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -92,7 +90,6 @@ def generate(domain: str, root: str | Path, *, seed: int = 0, size: tuple[int, i
     -1, colours are given by name and as painted.
 
     Args:
-        domain: "plaza", "station" or "city".
         size: Height and width of the images.
         scale: "tiny" (smoke tests), "small" or "market" (as many images as the real data sets), or a file of one's own.
         gap: Distance from the neutral world, 0 to 1.5; None is the domain's own (`knobs.DEFAULT_GAP`).
@@ -142,9 +139,8 @@ def _draw_all(place: World, folder: Path, workers: int | None) -> None:
     done = len(members) - sum(map(len, todo.values()))
     look = {"desc": f"drawing {folder.name}", "unit": "id", "disable": not sys.stderr.isatty()}
     with tqdm(total=len(members), initial=done, **look) as bar:
-        if (
-            workers is None
-        ):  # a pool takes longer to start than a few chunks to draw; a process of one has a core
+        # A pool takes longer to start than a few chunks to draw; a process of one has a core.
+        if workers is None:
             workers = usable_cores() if len(todo) >= 8 and parent_process() is None else 1
         if min(workers, len(todo)) > 1:
             with process_pool(min(workers, len(todo))) as pool:

@@ -1,7 +1,5 @@
 """Every dial of the embedded world: how many people and cameras, how far a domain lies from plain daylight."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -124,11 +122,7 @@ def domain_scale(scale: str, domain: str) -> tuple[str, Census, dict[str, float]
 
 
 def domain_knobs(domain: str, gap: float | None = None, **overrides: float) -> Knobs:
-    """The dials of a domain at a gap (None: the domain's default), single ones replaced by `overrides`.
-
-    Raises:
-        InputError: Unknown domain or dial, or a value that is not a finite number of at least 0 (gap at most 1.5).
-    """
+    """The dials of a domain at a gap (None: the domain's default), single ones replaced by `overrides`."""
     if domain not in DOMAINS:
         raise InputError(f"unknown domain {domain!r}; the embedded world has {', '.join(DOMAINS)}")
     given = {"gap": DEFAULT_GAP[domain] if gap is None else gap, **overrides}

@@ -1,7 +1,5 @@
 """Takes one picture of one person: the place, the figure and its shadow, what hides it, and the camera's eye."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,20 +43,17 @@ def cameras(domain: str, count: int, seed: int, knobs: Knobs) -> tuple[Camera, .
     Worlds of different seeds then differ less in difficulty than independent draws would make them.
     """
     rng = generator(seed, domain, CAMERA, count)
-    ladder, rows = np.linspace(-1, 1, count), []
-    for _ in range(12):
-        rows.append(np.clip(ladder[rng.permutation(count)] + (rng.random(count) - 0.5) * 0.6 / count, -1, 1))
-    u = np.array(rows).T  # (cameras, 12)
+    ladder = np.linspace(-1, 1, count)
+    rows = [ladder[rng.permutation(count)] + (rng.random(count) - 0.5) * 0.6 / count for _ in range(12)]
+    u = np.clip(rows, -1, 1).T  # (cameras, 12)
     favourites = np.array([rng.dirichlet(np.full(4, 0.6)) for _ in range(count)])
     views = (1 - knobs.view_mix) / 4 + knobs.view_mix * favourites
     made = []
     for i, (row, share) in enumerate(zip(u, views)):
         gain = 1 + knobs.gain * row[:3] * np.array([1.0, 0.6, 1.0]) + knobs.tint * np.array([1.0, 0.15, -1.0])
         half = (row + 1) / 2
-        light, lost = (
-            1 + knobs.light_shift + knobs.light * row[3],
-            min(0.8, knobs.coarseness) * half[9] * half[9],
-        )
+        light = 1 + knobs.light_shift + knobs.light * row[3]
+        lost = min(0.8, knobs.coarseness) * half[9] * half[9]
         look = (max(0.2, light), np.exp(knobs.gamma * row[4]), 1 - 2 * knobs.contrast * half[5],
                 1 - knobs.fading * half[6], knobs.blur * half[7], knobs.noise * half[8], 1 - lost)  # fmt: skip
         place = rounded(0.42 + 0.09 * row[10]), 1.0 if row[11] > 0 else -1.0

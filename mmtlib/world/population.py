@@ -5,10 +5,8 @@ Each draw comes from a generator keyed by (seed, domain, kind, index ...), so an
 order and in any process, and a knob moved a little moves the world a little.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -140,9 +138,9 @@ def _dyed(rgb: tuple[int, int, int], shift: np.ndarray, knobs: Knobs) -> tuple[i
 class Shot(SimpleNamespace):
     """One picture of one person: what changes from image to image. `shot` says what each value means."""
 
-    def but(self, **changes: Any) -> Shot:
+    def but(self, **changes: Any) -> Self:
         """The same with some values replaced."""
-        return Shot(**vars(self) | changes)
+        return type(self)(**vars(self) | changes)
 
 
 def shot(

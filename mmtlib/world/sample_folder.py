@@ -1,7 +1,5 @@
 """A collection as somebody's disk may hold it: plain image files, with the truth in a CSV beside them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Places of the embedded world: backgrounds with perspective, and what may stand in front of a person."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

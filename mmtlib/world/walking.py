@@ -1,7 +1,5 @@
 """A walking person from four sides, in any of the world's garments."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A domain of the embedded world as one value, and single pictures of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -62,7 +60,6 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
     """Draw one picture of one person under one camera, as `generate` would: uint8 (height, width, 3).
 
     Args:
-        domain, look: As in `world`.
         identity: From 0; pid - 1 for training and test identities.
         index: Which of the pictures of this person under this camera; any number of at least 0.
         view, occluder: One of `VIEWS`, and "none" or one of `OCCLUDERS`, instead of the drawn ones.
