@@ -58,7 +58,9 @@ def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
     if kind == "bonus":
-        runs = [FinishedRun(r, [{"mAP": score} for score in r["curve"]["mAP"]]) for r in results("whose_gain")]
+        runs = [
+            FinishedRun(r, [{"mAP": score} for score in r["curve"]["mAP"]]) for r in results("whose_gain")
+        ]
         named = {row.title: method for method, row in METHODS.items()}
         found = comparison.best_minus_last(runs).items()
         return [{"task": "plaza→station", "method": named[title], "mAP": mean} for title, mean in found]

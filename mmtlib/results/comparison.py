@@ -85,7 +85,7 @@ def against_cells(
 
     Args:
         results: Result dicts; those whose settings are none of the cells' are left aside.
-        cells: Of `matrix.read_matrix`.
+        cells: Of `matrix.file.read_matrix`.
         reference: Result dicts to compare with, such as the committed ones.
 
     Returns:
