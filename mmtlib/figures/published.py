@@ -86,7 +86,8 @@ def gap_shares(
                 color=look["color"], label="published (photographs)" if method == "mmt" else None)  # fmt: skip
     for height, end in ((0, "direct"), (100, "supervised")):
         ax.axhline(height, color=METHOD_STYLE[end]["color"], linewidth=1)
-        ax.annotate(METHODS[end].title, (-0.48, height + 1.5), fontsize=8)
+        ax.text(0.01, height + 1.5, METHODS[end].title, transform=ax.get_yaxis_transform(), fontsize=8)
+    ax.set_ylim(top=110)
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(tables.TITLES["gap"])
     ax.grid(axis="x", visible=False)
