@@ -1,5 +1,7 @@
 """One reader for every table of images, whatever program wrote it: separator, encoding, spelling of the header."""
 
+from __future__ import annotations
+
 import codecs
 import csv
 import io
