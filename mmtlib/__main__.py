@@ -179,7 +179,7 @@ def _search(options: argparse.Namespace) -> None:
         options.usage(
             "--images needs the --checkpoint to embed them with; or embed them first, and give --in"
         )
-    from mmtlib.features import embed, read_features, search
+    from mmtlib.features import embed, read_features, search, weights_of
     from mmtlib.files import shown
     from mmtlib.pages.search_page import write_search_page
 
@@ -192,7 +192,9 @@ def _search(options: argparse.Namespace) -> None:
         asked = f"--images {options.images} --checkpoint {options.checkpoint}"
     how = {"top": options.top, "rerank": options.rerank, "camera_rule": options.camera_rule}
     ranks = search(known, options.query, options.checkpoint, **how)
+    explain = weights_of(known, options.checkpoint) if options.explain else None
     said = [f"--top {options.top}", *(f"--{name.replace('_', '-')}" for name in how if how[name] is True)]
+    said += ["--explain"] if explain else []
     command = " ".join(["mmt search", *map(shown, options.query), asked, *said])
     note = (
         "All images are searched."
@@ -201,7 +203,7 @@ def _search(options: argparse.Namespace) -> None:
     )
     if options.camera_rule or not options.query:
         note += " Answers of the query's identity and camera are left out."
-    print(write_search_page(known, ranks, out, command, note))
+    print(write_search_page(known, ranks, out, command, note, explain))
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -327,6 +329,7 @@ COMMANDS = {
         ("--checkpoint", "FILE", "the network; with --in: where its weights lie now"),
         ("--top", "N", "answers per query (default: 10)", {"default": 10}),
         ("--rerank", "", "k-reciprocal re-ranking (k1 = 20, k2 = 6, λ = 0.3)"),
+        ("--explain", "", "also show where each answer and its query are alike"),
         ("--camera-rule", "", "leave out answers of the query's identity and camera (own queries: always)"),
         ("--out", "DIR", "folder of ranks.csv and search.html", _NEEDED),
         *_USE,

@@ -232,13 +232,7 @@ def _asked(
     vectors = np.empty((len(files), known.vectors.shape[1]), np.float32)
     new, rows = [i for i, row in enumerate(inside) if row is None], []
     if new or checkpoint:
-        used, settings = Path(checkpoint or known.about["checkpoint"]), Settings.of(known.about["settings"])
-        if checkpoint is None and not used.is_file():
-            raise InputError(f"{used}, the weights of these features, are gone: say where by --checkpoint")
-        if _sha256(used) != known.about["sha256"]:
-            raise InputError(
-                f"{used} are other weights than those of the features: embed the images anew with them"
-            )
+        used, settings = weights_of(known, checkpoint), Settings.of(known.about["settings"])
     if new:
         pixels = load_images("/", [str(real[i]) for i in new], settings.height, settings.width)
         vectors[new] = extract(settings, [open_network(used, gain=settings.gain)], pixels)[0]
@@ -249,6 +243,18 @@ def _asked(
             vectors[i] = known.vectors[row]
             rows.append(known.images.loc[row].to_dict() | {"row": row})
     return pd.DataFrame(rows), vectors
+
+
+def weights_of(known: Features, checkpoint: Path | None = None) -> Path:
+    """The weights that made features: where they lay, or where they are said to lie now; refused if they are others."""
+    used = Path(checkpoint or known.about["checkpoint"])
+    if checkpoint is None and not used.is_file():
+        raise InputError(f"{used}, the weights of these features, are gone: say where by --checkpoint")
+    if _sha256(used) != known.about["sha256"]:
+        raise InputError(
+            f"{used} are other weights than those of the features: embed the images anew with them"
+        )
+    return used
 
 
 def _sha256(file: Path) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import io
 import json
 import os
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from browser import CHROMIUM, faults, visit
+from PIL import Image
 
 from mmtlib import InputError, features
 from mmtlib.__main__ import main
@@ -21,9 +26,11 @@ from mmtlib.data.tables import write_table
 from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.evaluation import evaluate_file, extract
 from mmtlib.features import embed, read_features, search
+from mmtlib.figures import overlaid
 from mmtlib.networks import build_network, load_network, save_network
 from mmtlib.pages.search_page import write_search_page
 from mmtlib.retrieval import evaluate_retrieval
+from mmtlib.similarity_maps import similarity_maps
 
 SETTINGS = make_settings("smoke", source="plaza", target="station")
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -292,17 +299,41 @@ def test_names_that_are_no_text_come_through(dataset, checkpoint, tmp_path):
     assert "udce9" in page.read_text(encoding="utf-8")
 
 
+def test_an_explained_page_shows_each_pair_under_its_maps(photos, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    asked = ["search", str(photos / "3.jpg"), "--images", str(photos), "--checkpoint", str(checkpoint), *SIZE]
+    assert main([*asked, "--top", "2", "--explain", "--out", str(out)]) == 0
+    page = (out / "search.html").read_text(encoding="utf-8")
+    held = re.findall(r'base64,([^"]+)" alt="([^"]+)"', page)
+    paths = ["3.jpg", *pd.read_csv(out / "ranks.csv")["path"]]
+    alts = [f"answer 1: {paths[1]}", f"map of the query {paths[0]}", f"map of the answer {paths[1]}"]
+    assert [unescape(alt) for _, alt in held][1:4] == alts and len(held) == 7
+    images = load_images(photos, paths, 64, 32)
+    maps = similarity_maps(load_network(checkpoint), images[:1], images[1:])
+    for place, image, heat in (
+        (2, images[0], maps[0][0]),
+        (3, images[1], maps[1][0]),
+        (6, images[2], maps[1][1]),
+    ):
+        with Image.open(io.BytesIO(base64.b64decode(held[place][0]))) as picture:
+            small = np.asarray(picture.resize((32, 64), Image.Resampling.BOX)).transpose(2, 0, 1).astype(int)
+        assert np.abs(small - overlaid(image[None], heat[None])[0]).mean() < 6
+        assert np.abs(small - image.numpy()).mean() > 12
+    assert main([*asked, "--top", "2", "--out", str(out)]) == 0
+    assert (out / "search.html").read_text(encoding="utf-8").count("<img") == 3
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_the_page_opens_without_a_network_and_runs_no_name(photos, embedded, checkpoint, dataset, tmp_path):
     frames = "return [document.images.length, document.querySelectorAll('.right').length, window.hit ?? null]"
     known = embed(str(photos), checkpoint, SETTINGS, tmp_path / "out", quiet)
     page = write_search_page(
-        known, search(known, [photos / HOSTILE], top=4), tmp_path / "out", HOSTILE, HOSTILE
+        known, search(known, [photos / HOSTILE], top=4), tmp_path / "out", HOSTILE, HOSTILE, checkpoint
     )
     told = visit(page, frames, tmp_path / "profile")
     assert told["errors"] == told["refused"] == told["images"] == faults(page) == []
-    assert told["value"] == [5, 0, None]
+    assert told["value"] == [13, 0, None]  # the query, and each answer with two maps
     known = read_features(embedded)
     ranks = search(known, [dataset.root / dataset.train.paths[0]], top=30)
     page = write_search_page(known, ranks, tmp_path / "known", "", "")

@@ -221,6 +221,27 @@ def test_ranked_gallery_marks_by_colour_and_by_sign():
         figures.ranked_gallery(images(1), images(2)[None], [[True]])
 
 
+def test_similarity_pairs_lay_each_networks_maps_over_its_own_pictures():
+    queries, answers, flat = images(2), images(4)[2:], np.full((2, 8, 4), 1 / 32)
+    peak = np.zeros((2, 8, 4))
+    peak[:, 3, 1] = 1
+    outline = (peak > 0).astype(float)
+    pairs = {"direct": (flat, torch.from_numpy(peak)), "MMT": (peak, flat)}
+    figure = figures.similarity_pairs(queries, torch.from_numpy(answers), pairs, (outline, flat))
+    titles = [ax.get_title(loc="center") for ax in figure.axes]
+    assert titles == ["query", "answer", "direct", "", "MMT", "", *[""] * 6]
+    shown = [np.asarray(ax.images[0].get_array()) for ax in figure.axes[6:]]  # the second pair
+    assert np.array_equal(shown[0], queries[1].transpose(1, 2, 0))
+    assert np.array_equal(shown[3], figures.overlaid(answers, peak)[1].transpose(1, 2, 0))
+    outlined = [len(ax.collections) for ax in figure.axes[6:]]
+    assert outlined == [0, 0, 1, 1, 1, 1]
+    grey = np.full((1, 3, 8, 4), 100, np.uint8)
+    (over,) = figures.overlaid(grey, peak[:1])
+    assert over[:, 3, 1].sum() > over.sum(axis=0)[peak[0] == 0].max() + 200
+    with pytest.raises(InputError, match="a map per image"):
+        figures.overlaid(grey, peak)
+
+
 def test_umap_panels_colour_the_largest_groups_on_common_axes():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)) + 5

@@ -6,6 +6,8 @@ comes from, a list where it occurs several times. A source is one of
     standard/TASK/METHOD/COLUMN              a row of `tables.table` of results/standard.json
     standard/TASK/METHOD-METHOD/COLUMN       a row of `tables.paired`; TASK may be `all`
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality`
+    where_it_looks/PART/METHOD/COLUMN            a row of results/where_it_looks.json; METHOD may be `chance`
+    where_it_looks/PART/METHOD-METHOD/COLUMN     a difference in it
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
 """
@@ -51,6 +53,9 @@ def rows(kind: str, *methods: str) -> list[dict]:
         return read_published().to_dict("records")
     if kind == "labels":
         return tables.label_quality(results()).to_dict("records")
+    if kind == "where_it_looks":
+        content = read_json(ROOT / "results" / "where_it_looks.json")
+        return [row | {"task": row["part"]} for row in content["rows"] + content["differences"]]
     found = tables.paired(results(), *methods) if len(methods) == 2 else tables.table(results())
     return found.to_dict("records")
 
@@ -68,7 +73,7 @@ def value(source: str) -> float:
             and row["reported_in"].startswith(report)
             and (k is None or row["clusters"] == int(k))
         ]
-    elif "-" in method:
+    elif "-" in method and kind != "where_it_looks":
         found = [row for row in rows(kind, *method.split("-")) if row["task"] == task]
     else:
         found = [row for row in rows(kind) if (row["task"], row["method"]) == (task, method)]

@@ -21,6 +21,7 @@ from mmtlib.data.tables import labels_of
 from mmtlib.files import home, shown, some
 from mmtlib.processes import in_threads
 from mmtlib.world import generate, pictures, world
+from mmtlib.world.masks import masks
 
 DATA_SETTINGS = ("source", "target", "same_domain", "world_seed", "world_scale", "gap", "height", "width")
 
@@ -116,6 +117,17 @@ def load_images(
             + some(problems, separator="\n  ")
         )
     return torch.from_numpy(images).to(device)
+
+
+def load_masks(domain: str, settings: Settings, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """What the pixels of an embedded domain's pictures show: `world.masks.masks` of each, (N, H, W)."""
+    if domain not in EMBEDDED_DOMAINS:
+        raise InputError(
+            f"{domain} has no masks: only the drawn domains ({', '.join(EMBEDDED_DOMAINS)}) have them"
+        )
+    place = world(domain, **_world_options(domain, settings))
+    drawn = list(in_threads(functools.partial(masks, place), paths))
+    return {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
 
 
 def load_task(settings: Settings) -> Task:

@@ -31,7 +31,15 @@ from mmtlib.figures.noise import (
     noise_curves,
     transition_curves,
 )
-from mmtlib.figures.pictures import image_grid, image_groups, ranked_gallery, worst_merges, worst_splits
+from mmtlib.figures.pictures import (
+    image_grid,
+    image_groups,
+    overlaid,
+    ranked_gallery,
+    similarity_pairs,
+    worst_merges,
+    worst_splits,
+)
 from mmtlib.figures.published import gap_shares, methods_by_year
 from mmtlib.figures.schema import mmt_schema
 from mmtlib.figures.style import METHOD_STYLE, PALETTE, show, use_style

@@ -97,6 +97,44 @@ def image_groups(images: Any, groups: Mapping[str, np.ndarray], inner: np.ndarra
     return figure
 
 
+def similarity_pairs(queries: Any, answers: Any, maps: Mapping[str, tuple[Any, Any]],
+                     outlines: tuple[np.ndarray, np.ndarray] | None = None) -> Figure:  # fmt: skip
+    """Pairs of images, a row each, as they are and under each network's `similarity_maps`.
+
+    Args:
+        queries, answers: uint8 (B, 3, H, W).
+        maps: Network's name → maps of queries and answers, (B, H, W) each.
+        outlines: Masks (B, H, W) of queries and answers, whose edges are drawn upon the maps.
+    """
+    sides = (queries, answers)
+    columns = [(as_pixels(side), name) for side, name in zip(sides, ("query", "answer"))]
+    for name, pair in maps.items():
+        columns += [
+            (as_pixels(overlaid(*each)), name if k == 0 else "") for k, each in enumerate(zip(sides, pair))
+        ]
+    figure, axes = _cells(len(queries), [MAX_WIDTH / len(columns)] * len(columns), columns[0][0], 0.06)
+    for column, (line, (pictures, title)) in enumerate(zip(axes.T, columns)):
+        for row, (ax, picture) in enumerate(zip(line, pictures)):
+            _draw(ax, picture, title if row == 0 else "")
+            ax.title.set(fontsize=9, ha="left", x=0)
+            if outlines is not None and column > 1:
+                ax.contour(outlines[column % 2][row], levels=[0.5], colors="white", linewidths=0.8)
+    return figure
+
+
+def overlaid(images: Any, maps: Any) -> np.ndarray:
+    """Images (N, 3, H, W), uint8, in grey, under maps (N, H, W) from black (nothing) to pale yellow (most)."""
+    pictures, heat = as_pixels(images).astype(float), np.asarray(maps.cpu() if hasattr(maps, "cpu") else maps)
+    if heat.shape != pictures.shape[:3]:
+        raise InputError(
+            f"maps are {heat.shape}, images {pictures.shape[:3]} (N, H, W): give a map per image"
+        )
+    strength = heat / heat.max(axis=(1, 2), keepdims=True)
+    colours = plt.get_cmap("inferno")(strength)[..., :3] * 255  # (N, H, W, 3)
+    mixed = 0.45 * pictures.mean(axis=3, keepdims=True) + 0.55 * colours
+    return mixed.round().astype(np.uint8).transpose(0, 3, 1, 2)
+
+
 def as_pixels(images: Any) -> np.ndarray:
     """uint8 (N, H, W, 3) from (N, 3, H, W), an array or a tensor on any device."""
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images)

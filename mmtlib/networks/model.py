@@ -66,7 +66,10 @@ class ReIDNetwork(nn.Module):
             raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, H, W) with pixels")
         if self.training and len(images) < 2:
             raise InputError(f"a batch of {len(images)} image(s): batch norm in training needs at least 2")
-        maps = self.base(images)  # (B, D, h, w)
+        return self.pool_and_neck(self.base(images))
+
+    def pool_and_neck(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """What follows the convolutions: the features (B, D) of their maps (B, D, h, w) before and after the neck."""
         # From here on in float32 whatever autocast does: half-precision distances lose the triplets.
         with torch.autocast(maps.device.type, enabled=False):
             # A sum over positions, not maps.mean((2, 3)), whose gradient loses the channels-last layout (slower).

@@ -7,21 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from markupsafe import Markup
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
+from mmtlib.config import Settings
 from mmtlib.data.tables import write_table
 from mmtlib.data.tasks import load_images
 from mmtlib.features import Features
+from mmtlib.figures.pictures import overlaid
 from mmtlib.figures.style import html_image
 from mmtlib.files import shown, write_atomic, write_json
+from mmtlib.networks import open_network
 from mmtlib.pages.parts import render
+from mmtlib.similarity_maps import similarity_maps
 
 SHOWN = 30  # queries on the page; the table has all of them
 HEIGHT = 128  # pixels of a picture on the page
 
 
-def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str, note: str) -> Path:
+def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str, note: str,
+                      explain: Path | None = None) -> Path:  # fmt: skip
     """Write `ranks.csv`, `search.json` (what was searched, and how) and `search.html` into a folder.
 
     Args:
@@ -29,6 +37,7 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
         ranks: Of `features.search`.
         command: How this was asked for; the page quotes it.
         note: What was left out of the answers, in a sentence.
+        explain: The weights of `known`, to show for each answer where it and the query are alike; None: do not.
     """
     about, settings = known.about, known.about["settings"]
     queries = ranks["query"].unique()
@@ -36,9 +45,13 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
     paths = pd.unique(pd.concat([listed["query"], listed["path"]])).tolist()
     width = max(1, HEIGHT * settings["width"] // settings["height"])  # as the network sees it
     pictures = dict(zip(paths, load_images(about["data"]["root"], paths, HEIGHT, width)))
+    alike = _alike(known, listed, pictures, explain) if explain else {}
     lists = []
     for query, answers in listed.groupby("query", sort=False):
-        lines = [_answer(pictures[row["path"]], row) for row in answers.to_dict("records")]
+        lines = [
+            _answer(pictures[row["path"]], row) | {"maps": alike.get((query, row["path"]), ())}
+            for row in answers.to_dict("records")
+        ]
         lead = _image(pictures[query], f"the query {shown(query)}")
         lists.append({"path": shown(query), "image": lead, "answers": lines})
     first = ranks[ranks["rank"] == 1]["right"].dropna()
@@ -55,8 +68,30 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
     write_table(out / "ranks.csv", ranks)
     write_json(out / "search.json", {"command": command, "note": note, **about})
     title = f"Search: {about['data']['name']}"
-    page = render("search.html", title=title, command=command, note=note, facts=facts, lists=lists)
+    page = render(
+        "search.html", title=title, command=command, note=note, facts=facts, lists=lists, explain=explain
+    )
     return write_atomic(out / "search.html", page)
+
+
+def _alike(known: Features, listed: pd.DataFrame, pictures: dict[str, Tensor],
+           weights: Path) -> dict[tuple[str, str], tuple[Markup, ...]]:  # fmt: skip
+    """Query and answer under their similarity maps, for each pair of the rank lists."""
+    settings, pairs = Settings.of(known.about["settings"]), listed[["query", "path"]].to_numpy().T.tolist()
+    device, paths = "cuda" if torch.cuda.is_available() else "cpu", list(pictures)
+    network = open_network(weights, gain=settings.gain).to(device)
+    images = load_images(known.about["data"]["root"], paths, settings.height, settings.width, device)
+    images = dict(zip(paths, images))
+    maps = similarity_maps(
+        network, *(torch.stack([images[path] for path in side]) for side in pairs), batch=64
+    )
+    sides = []
+    for side, each, name in zip(pairs, maps, ("query", "answer")):
+        seen = torch.stack([pictures[path] for path in side])
+        heat = F.interpolate(each[:, None], seen.shape[2:], mode="bilinear", antialias=True)[:, 0]
+        over = torch.from_numpy(overlaid(seen, heat))
+        sides.append([_image(one, f"map of the {name} {shown(path)}") for one, path in zip(over, side)])
+    return dict(zip(zip(*pairs), zip(*sides)))
 
 
 def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,34 @@ def _shadows(canvas: int, sun: float) -> tuple[Image.Image, Image.Image]:
     return cast.filter(ImageFilter.GaussianBlur(1.7 * u)), contact.filter(ImageFilter.GaussianBlur(1.1 * u))
 
 
+def canvas_size(size: tuple[int, int]) -> tuple[int, int, int]:
+    """Width and height of the canvas of a picture of `size` (height, width), and its pixels a side for one of those."""
+    factor = 4 if size[0] <= 128 else 3
+    return size[1] * factor, size[0] * factor, factor
+
+
+def draw_figure(who: Person, shot: Shot, size: tuple[int, int]) -> Pen:
+    """The pen that has drawn the person alone, on a transparent canvas."""
+    w, h, _ = canvas_size(size)
+    x, ground = w * (0.5 + shot.crop_x), h * (0.955 + shot.crop_y) + 0.5 * (shot.crop_scale - 1) * h
+    pen = Pen(Image.new("RGBA", (w, h)), x, ground, h / 114 * shot.crop_scale * who.height)
+    draw_person(pen, who, shot.view, shot.phase)
+    return pen
+
+
+def draw_cover(figure: Pen, shot: Shot, other: Person | None) -> Image.Image:
+    """What stands in front of a drawn figure, on a transparent canvas of its size."""
+    w, h = figure.image.size
+    cover = Image.new("RGBA", (w, h))
+    pen = Pen(cover, w * shot.occluder_x, figure.ground + 3 * figure.unit, h / 112)
+    if shot.occluder == "pedestrian" and other is not None:
+        pen.x += (14 if shot.occluder_x > 0.5 else -14) * pen.unit
+        draw_person(pen, other, "back" if shot.view == "front" else "front", 1 - shot.phase)
+    else:
+        draw_occluder(pen, shot.occluder, shot.other)
+    return cover
+
+
 def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, int], seed: int, index: int,
          other: Person | None, expose: bool) -> tuple[np.ndarray, float]:  # fmt: skip
     """Take one picture, uint8 (height, width, 3), and say which share of the figure is hidden.
@@ -91,20 +119,15 @@ def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, 
     `other` is the passer-by in front where the shot's occluder is a pedestrian; `index` (of the picture among those of
     this person and camera) keys its noise; without `expose` the camera does nothing to light, detail and noise.
     """
-    height, width = size
-    factor = 4 if height <= 128 else 3  # canvas pixels a side that make one pixel of the picture
-    h, w = height * factor, width * factor
+    height, (w, h, factor) = size[0], canvas_size(size)
     back = panorama(domain, camera.index, camera.horizon, seed, w, h)
     left, top = round(shot.place * (back.width - w)), round((0.5 + 5 * shot.crop_y) * (h // 8))
     top = min(max(top, 0), h // 8)
     image = back.crop((left, top, left + w, top + h))
-    unit = h / 114 * shot.crop_scale * who.height
-    x, ground = w * (0.5 + shot.crop_x), h * (0.955 + shot.crop_y) + 0.5 * (shot.crop_scale - 1) * h
-    canvas = Image.new("RGBA", (w, h))
-    pen = Pen(canvas, x, ground, unit)
-    draw_person(pen, who, shot.view, shot.phase)
+    pen = draw_figure(who, shot, size)
+    canvas, unit = pen.image, pen.unit
     cast, contact = _shadows(h, camera.sun)
-    feet = [(contact, (round(x + fx * unit), round(ground - fy * unit))) for fx, fy in pen.feet]
+    feet = [(contact, (round(pen.x + fx * unit), round(pen.ground - fy * unit))) for fx, fy in pen.feet]
     for mask, (px, py) in [(cast, pen.at(0, 1.5)), *feet]:
         image.paste((22, 22, 32), (px - mask.width // 2, py - round(mask.height * 0.7)), mask)
     alpha = canvas.getchannel("A")
@@ -112,13 +135,7 @@ def take(domain: str, who: Person, shot: Shot, camera: Camera, size: tuple[int, 
     body = alpha.reduce(factor)
     small, hidden = _model(image.reduce(factor), body, camera.sun, height), 0.0
     if shot.occluder != "none":
-        cover = Image.new("RGBA", (w, h))
-        pen = Pen(cover, w * shot.occluder_x, ground + 3 * unit, h / 112)
-        if shot.occluder == "pedestrian" and other is not None:
-            pen.x += (14 if shot.occluder_x > 0.5 else -14) * pen.unit
-            draw_person(pen, other, "back" if shot.view == "front" else "front", 1 - shot.phase)
-        else:
-            draw_occluder(pen, shot.occluder, shot.other)
+        cover = draw_cover(pen, shot, other)
         flat = Image.new("RGB", (w, h))
         flat.paste(cover, (0, 0), cover.getchannel("A"))
         veil = np.asarray(cover.getchannel("A").reduce(factor)).astype(np.int32)

@@ -90,12 +90,16 @@ def picture(
     place: World, who: Person, drawn: Shot, index: int, expose: bool = True
 ) -> tuple[np.ndarray, float]:
     """Take a picture: uint8 (height, width, 3), and the hidden share of the figure."""
-    other = None
-    if drawn.occluder == "pedestrian":
-        crowd = place.census.train_ids + place.census.test_ids
-        other = place.person((who.identity + 1 + drawn.other % (crowd - 1)) % crowd)
-    camera = place.cameras[drawn.camera]
+    camera, other = place.cameras[drawn.camera], passer_by(place, who, drawn)
     return take(place.domain, who, drawn, camera, place.size, place.seed, index, other, expose)
+
+
+def passer_by(place: World, who: Person, drawn: Shot) -> Person | None:
+    """Who stands in front of a person, where somebody does."""
+    if drawn.occluder != "pedestrian":
+        return None
+    crowd = place.census.train_ids + place.census.test_ids
+    return place.person((who.identity + 1 + drawn.other % (crowd - 1)) % crowd)
 
 
 def pictures(place: World, identity: int) -> Iterable[tuple[str, int, int, int]]:
