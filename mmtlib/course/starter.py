@@ -17,6 +17,7 @@ FILES = (
     "data/README.md",
     "docs/batches.md",
     "docs/glossary.md",
+    "docs/your_own_images.md",
     "LICENSE-notebooks",
 )
 
