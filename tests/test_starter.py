@@ -103,7 +103,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     copy, unpacked = folder / "checkout", folder / "unpacked"
     for name in ("mmtlib", "notebooks", "matrices", "results", "data/README.md", "docs/batches.md", "docs/glossary.md",
-                 "README.md", "pyproject.toml", "LICENSE", "LICENSE-notebooks"):  # fmt: skip
+                 "docs/your_own_images.md", "README.md", "pyproject.toml", "LICENSE", "LICENSE-notebooks"):  # fmt: skip
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", ".*")
             shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)

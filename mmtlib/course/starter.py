@@ -22,6 +22,7 @@ FILES = (
     "data/README.md",
     "docs/batches.md",
     "docs/glossary.md",
+    "docs/your_own_images.md",
     "LICENSE-notebooks",
 )
 _TO_SOLUTIONS = re.compile(r"^(Solutions: )?\[[^]]*\]\(solutions/[^)]*\)\n*", re.MULTILINE)
