@@ -6,8 +6,7 @@ comes from, a list where it occurs several times. A source is one of
     standard/TASK/METHOD/COLUMN              a row of `tables.table` of results/standard.json
     standard/TASK/METHOD-METHOD/COLUMN       a row of `tables.paired`; TASK may be `all`
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality`
-    where_it_looks/PART/METHOD/COLUMN            a row of results/where_it_looks.json; METHOD may be `chance`
-    where_it_looks/PART/METHOD-METHOD/COLUMN     a difference in it
+    where_it_looks/PART/METHOD[-METHOD]/COLUMN    a row or a difference of results/where_it_looks.json
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
 """
