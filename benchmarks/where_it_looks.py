@@ -99,8 +99,8 @@ def main() -> int:
     rows, differences = summary({"chance": [chance] * len(seeds)} | looked, list(chance))
     rows.append({"part": "person", "method": "closest", "mean": closest(pairs, cells)["person"], "sd": 0.0})
     record = {
-        "command": f"python benchmarks/where_it_looks.py RUNS --profile {options.profile} --seeds {' '.join(map(str, seeds))} --source {options.source} "
-        f"--target {options.target} --out {options.out.name}",
+        "command": f"python benchmarks/where_it_looks.py RUNS --profile {options.profile} --source {options.source} "
+        f"--target {options.target} --seeds {' '.join(map(str, seeds))} --out results/{options.out.name}",
         **ends,
         "seeds": seeds,
         "pairs": len(pairs.queries),
