@@ -70,11 +70,15 @@ def main() -> int:
     )
     parser.add_argument("runs", type=Path, help="folder of finished runs")
     parser.add_argument("--profile", default="standard", help="whose runs (default: standard)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="two or more (default: the profile's)")
     parser.add_argument("--source", default="plaza")
     parser.add_argument("--target", default="station")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
     options = parser.parse_args()
-    ends, seeds = {"source": options.source, "target": options.target}, SEEDS[options.profile]
+    ends, seeds = (
+        {"source": options.source, "target": options.target},
+        options.seeds or SEEDS[options.profile],
+    )
     asked = {m: [make_settings(options.profile, method=m, seed=n, **ends) for n in seeds] for m in METHODS}
     folders = {method: [run_folder(each, options.runs) for each in every] for method, every in asked.items()}
     if missing := [
@@ -93,14 +97,14 @@ def main() -> int:
     looked = {method: [looks(network, pairs) for network in own] for method, own in networks.items()}
     chance = {part: 100 * share for part, share in pairs.area.items()} | {"follows": 0.0}
     rows, differences = summary({"chance": [chance] * len(seeds)} | looked, list(chance))
+    rows.append({"part": "person", "method": "closest", "mean": closest(pairs, cells)["person"], "sd": 0.0})
     record = {
         "command": f"python benchmarks/where_it_looks.py RUNS --profile {options.profile} --source {options.source} "
-        f"--target {options.target} --out {options.out.name}",
+        f"--target {options.target} --seeds {' '.join(map(str, seeds))} --out results/{options.out.name}",
         **ends,
         "seeds": seeds,
         "pairs": len(pairs.queries),
         "cells": list(cells),
-        "closest_person": closest(pairs, cells)["person"],
         "networks": looked,
         "rows": rows,
         "differences": differences,

@@ -38,9 +38,6 @@ def similarity_maps(
     Returns:
         Maps of queries and of answers, each (B, H, W), float32, at least 0 and of sum 1 (flat where nothing speaks for
         the similarity).
-
-    Raises:
-        InputError: The numbers or the sizes of queries and answers do not fit.
     """
     if queries.shape[1:] != answers.shape[1:] or len(queries) not in (1, len(answers)) or not len(answers):
         raise InputError(

@@ -10,8 +10,7 @@ comes from, a list where it occurs several times. A source is one of
     bonus/TASK/METHOD/mAP                    best minus last epoch in results/whose_gain.json
     errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
     validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
-    where_it_looks/PART/METHOD/COLUMN            a row of results/where_it_looks.json; METHOD may be `chance`
-    where_it_looks/PART/METHOD-METHOD/COLUMN     a difference in it
+    where_it_looks/PART/METHOD[-METHOD]/COLUMN    a row or a difference of results/where_it_looks.json
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
 
