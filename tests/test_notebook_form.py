@@ -43,8 +43,9 @@ def lines_of_code(source: str) -> int:
 
 
 def prose(notebook: NotebookNode) -> str:
-    """All text in words: addresses, alt texts, formulas and quoted code do not count."""
+    """All text in words: addresses, alt texts, formulas, quoted code and the marks of sections do not count."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = re.sub(r"^\*(Core|Optional) · \d+ min\*$", "", text, flags=re.M)
     text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$", " ", text, flags=re.S)
     return re.sub(r"!\[[^]]*\]\([^)]*\)|\]\([^)]*\)|<[^>]+>", " ", text)
 

@@ -230,6 +230,6 @@ CHECKS = {
     "04.1": Truth(0.0), "04.2": _DRAWN, "04.3": _DRAWN, "04.4": _seeds_that_decide, "04.5": _much_trust,
     "05.1": Truth("ed9a3f793f591d24"), "05.2": _DRAWN, "05.3": _two_map, "05.4": _MANY,
     "06.1": _seeds_of_a_cell, "06.2": _within_tolerance, "06.3": _worth_of_k, "06.4": _best_before_the_end,
-    "07.1": _OWN, "07.2": _OWN, "07.3": _REFUSED, "07.4": _OWN,
+    "07.1": _OWN, "07.2": _OWN, "07.3": _REFUSED, "07.4": _OWN, "07.5": Truth(0.0),
 }  # fmt: skip
 GRADED = [name for name, right in CHECKS.items() if not isinstance(right, str)]
