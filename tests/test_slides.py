@@ -15,7 +15,7 @@ from mmtlib import InputError, __main__
 from mmtlib.pages import slides
 
 LESSONS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-UNTAGGED = ("02", "05", "06", "07")
+UNTAGGED = ()
 SLIDE = {"slideshow": {"slide_type": "slide"}}
 needs_reveal = pytest.mark.skipif(find_spec("pyreveal") is None, reason="make install WITH=slides")
 # What every slide is, when it is shown: its place, what sticks out of the page, and its text.
