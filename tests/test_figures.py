@@ -293,6 +293,20 @@ def test_umap_starts_from_principal_components_or_from_the_previous_map(monkeypa
     assert np.allclose(distances[0], 3 * 3**0.5 * np.arange(7), atol=1e-3), "distances, not their squares"
 
 
+def test_umap_leaves_pytorch_the_threads_that_it_had(monkeypatch):
+    class Greedy:
+        def __init__(self, **options):
+            torch.set_num_threads(3)
+
+        def fit_transform(self, features):
+            return features[:, :2]
+
+    monkeypatch.setattr(maps, "_umap", lambda: Greedy)
+    threads = torch.get_num_threads()
+    figures.umap_map(np.random.default_rng(0).normal(size=(8, 3)))
+    assert torch.get_num_threads() == threads != 3
+
+
 def test_umap_refuses_what_has_no_map():
     with pytest.raises(InputError, match="at least 4"):
         maps.umap_map(np.zeros((3, 5)))

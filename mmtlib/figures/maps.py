@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import TqdmWarning
 
 from mmtlib import InputError
-from mmtlib.distances import as_features, centred, nearest_neighbours
+from mmtlib.distances import as_features, centred, nearest_neighbours, one_thread
 from mmtlib.figures.style import BLUE, MARKERS, MAX_WIDTH, PALETTE, VERMILLION, YELLOW, display_image
 from mmtlib.files import write_atomic
 
@@ -23,6 +23,7 @@ STEPS = 8  # frames on the way from one epoch to the next
 HOLD, STEP = 1200, 70  # milliseconds that an epoch, and a frame in between, stays
 
 
+@one_thread()  # afterwards PyTorch has its threads back: UMAP leaves it others, which can be 50 times slower
 def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None) -> np.ndarray:
     """A map of features (N, D) in the plane, by UMAP: float32 (N, 2). A picture, not a measure: put a number beside it.
 
