@@ -23,7 +23,7 @@ from mmtlib import figures
 from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
 from mmtlib.data.checks import PUBLISHED
 from mmtlib.files import read_json, write_atomic, write_json
-from mmtlib.results import ablations, findings, matrix_results, tables
+from mmtlib.results import ablations, errors_left, findings, matrix_results, tables, validators
 from mmtlib.results.ablations import crossing, differences, groups, leads, published_leads
 from mmtlib.results.comparison import published_twins
 from mmtlib.results.runs import read_runs
@@ -130,9 +130,9 @@ def clusters_section() -> str:
     return "\n\n".join([shown, *sentences])
 
 
-def gain_section() -> str:
-    """Rows that ask whose gain MMT's is: what each knows, its distance from MMT; and the lead with DBSCAN."""
-    matrix = matrix_results.read("whose_gain", RESULTS)
+def rows_section(name: str) -> str:
+    """The rows of a matrix against MMT, task by task: what each knows, its rate, its distance; and what is decided."""
+    matrix = matrix_results.read(name, RESULTS)
     if not matrix.runs:
         return matrix.note
     parts = []
@@ -148,7 +148,14 @@ def gain_section() -> str:
         parts.append(
             "\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles)
         )
-    lead, theirs = leads(matrix.results), published_leads().set_index("task").loc["all"]
+    return "\n\n".join([*parts, f"```\n{matrix.note}\n```"])
+
+
+def lead_section() -> str:
+    """What DBSCAN does to MMT's lead over hard labels, here and as published."""
+    results = matrix_results.read("whose_gain", RESULTS).results
+    parts = []
+    lead, theirs = leads(results), published_leads().set_index("task").loc["all"]
     if len(lead):
         row = lead.iloc[-1]
         ours = {name: _interval(*(row[name + end] for end in ("", "_low", "_high"))) for name in theirs.index}
@@ -158,6 +165,41 @@ def gain_section() -> str:
             f"the change is {_interval(row['change'], row['change_low'], row['change_high'])}."
         )
     return "\n\n".join(parts)
+
+
+def errors_section() -> str:
+    """The wrong pairs of images that each method leaves, by cause."""
+    wrong, note = errors_left.read(RESULTS)
+    if wrong.empty:
+        return note
+    shares = errors_left.relative(wrong)
+    table = shares.pivot_table(index=["kind", "cause"], columns="method", values="left", sort=False).drop(
+        columns="hard"
+    )
+    lines = [
+        [f"false {kind}s, {cause}", *(f"{x:.2f}" for x in row)]
+        for (kind, cause), row in zip(table.index, table.to_numpy())
+    ]
+    shown = _markdown(["", *(METHODS[m].title for m in table)], lines)
+    return f"As a share of those of hard labels, mean over seeds.\n\n{shown}\n\n```\n{note}\n```"
+
+
+def choices_section() -> str:
+    """What choosing an epoch or a method without labels costs."""
+    scored, note = validators.read(RESULTS)
+    made = validators.choices(scored)
+    if made.empty:
+        return note
+    means = (
+        made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean().astype(float)
+    )
+    names = {"usual": "always the usual one", "coin": "a coin"} | validators.VALIDATORS
+    lines = [
+        [question, names[name], *tables.dashed(row, ".2f")]
+        for (question, name), row in zip(means.index, means.to_numpy())
+    ]
+    header = ["choice of", "by", "rank correlation with mAP", "regret in mAP", "gain over the usual choice"]
+    return f"{_markdown(header, lines)}\n\n```\n{note}\n```"
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -278,8 +320,15 @@ def results_page() -> str:
         noise_section(),
         "## Half and twice the clusters",
         clusters_section(),
+        "## MMT without its parts, and the alternatives",
+        rows_section("ablations"),
         "## Whose gain is it?",
-        gain_section(),
+        rows_section("whose_gain"),
+        lead_section(),
+        "## Which wrong pairs are left",
+        errors_section(),
+        "## Choosing without labels",
+        choices_section(),
         "## How fast it is",
         time_section(),
         speed_section(),

@@ -162,6 +162,41 @@ def test_numbers_in_prose_are_the_committed_ones(path):
     assert [line for cell in cells for line in complaints(cell)] == []
 
 
+# The README's measured numbers in prose, in their order; what stands between its markers is made from the files.
+README = [
+    ("+10.4", "standard/plaza→station/mmt-hard/mean"),
+    ("+11.5", "standard/station→plaza/mmt-hard/mean"),
+    ("+9.0", "standard/plaza→city/mmt-hard/mean"),
+    ("+3.2", "standard/station→city/mmt-hard/mean"),
+    ("−1.7", "standard/station→city/mmt-hard/low"),
+    ("+8.1", "standard/station→city/mmt-hard/high"),
+    ("+2.0", "standard/all/mmt-mmt_without_soft_losses/mean"),
+    ("0.0", "standard/all/mmt-mmt_without_soft_losses/low"),
+    ("+4.0", "standard/all/mmt-mmt_without_soft_losses/high"),
+    ("+12.6", "ablations/plaza→station/mmt-mmt_without_means/mean"),
+    ("+2.7", "ablations/plaza→station/mmt-mmt_without_means/low"),
+    ("+22.6", "ablations/plaza→station/mmt-mmt_without_means/high"),
+    ("+11.4", "ablations/plaza→station/mean_teacher-hard_single/mean"),
+    ("+7.0", "ablations/plaza→station/mean_teacher-hard_single/low"),
+    ("+15.7", "ablations/plaza→station/mean_teacher-hard_single/high"),
+    ("+1.1", "whose_gain/plaza→station/hard_camera_norm-mmt/mean"),
+    ("−0.7", "whose_gain/plaza→station/hard_camera_norm-mmt/low"),
+    ("+2.9", "whose_gain/plaza→station/hard_camera_norm-mmt/high"),
+    ("−0.5", "leads/plaza→station/change"),
+    ("−6.6", "leads/plaza→station/change_low"),
+    ("+5.6", "leads/plaza→station/change_high"),
+    ("0.6", "validators/epoch/usual/regret"),
+]
+
+
+def test_numbers_in_the_readme_are_the_committed_ones():
+    text = (ROOT / "README.md").read_text("utf-8")
+    measured = text[text.index("## What you see") : text.index("## The notebooks")]
+    found = numbers_in(re.sub(r"<!-- (\w+) -->.*?<!-- end -->", "", measured, flags=re.S))
+    assert found == [number for number, _ in README]
+    assert [written(value(source), number) for number, source in README] == found
+
+
 def test_a_wrong_or_nameless_number_is_found():
     direct = "standard/plaza→station/direct/mAP"
     true = written(value(direct), "0.0")
