@@ -45,7 +45,9 @@ def test_shares_are_paired_by_seed_and_sorted_by_frequency():
     rows += [row | {"method": "hard", "seed": s, "cause": "same camera", "rate": 0.5} for s in (1, 2)]
     found = errors_left.relative(pd.DataFrame(rows))
     mmt = found[found["method"] == "mmt"].iloc[0]
-    assert (mmt["left"], mmt["low"], mmt["high"]) == (0.75, 0.5, 1.0), "seed 3 has no hard labels"
+    assert mmt["left"] == 0.75, "seed 3 has no hard labels"
+    half = 12.7062 * np.std([0.5, 1.0], ddof=1) / 2**0.5  # Student's t of one degree of freedom
+    assert [mmt["low"], mmt["high"]] == pytest.approx([0.75 - half, 0.75 + half], rel=1e-4)
     assert list(dict.fromkeys(found["cause"])) == ["all pairs", "same camera", "rare"]
 
 

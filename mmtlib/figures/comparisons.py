@@ -137,7 +137,8 @@ def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None 
     """The wrong pairs that each method leaves, by cause, as a share of those of hard labels (the line at 1).
 
     Args:
-        rows: As by `results.errors_left.relative`; marks are means over seeds, lines reach from seed to seed.
+        rows: As by `results.errors_left.relative`; marks are means over seeds, lines 95 % intervals, which may leave
+            the frame.
         kind: "merge" or "split".
         causes: How many of them, the most frequent first, beside the row of all pairs.
     """
@@ -156,7 +157,8 @@ def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None 
     beside(ax, -0.85, "hard labels", annotation_clip=False)
     ax.axvline(1, color=METHOD_STYLE["hard"]["color"], linestyle="--", linewidth=1.4)
     what = "False merges" if kind == "merge" else "False splits"
-    ax.set(xlabel="wrong pairs left (hard labels, k-means = 1)", xlim=(0, None), title=what)
+    widest = 1.1 * rows.loc[rows["cause"].isin(names), "left"].max()
+    ax.set(xlabel="wrong pairs left (hard labels, k-means = 1)", xlim=(0, widest), title=what)
     legend(ax)
     return ax
 

@@ -14,7 +14,7 @@ from mmtlib.data.tasks import DATA_SETTINGS, load_task, open_dataset
 from mmtlib.files import write_json
 from mmtlib.noise.causes import Cause, brightness, error_rates, merge_causes, read_attributes, split_causes
 from mmtlib.results.runs import read_committed, run_folders
-from mmtlib.results.tables import task_name
+from mmtlib.results.tables import interval, task_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
 
@@ -84,8 +84,8 @@ def relative(rows: pd.DataFrame, to: str = "hard") -> pd.DataFrame:
         rows: As by `read`, of one task or several.
 
     Returns:
-        A row per kind, cause and method: kind, cause, method, left (mean over the pairs), low, high (the smallest and
-        the largest), rate (of `to`, mean), left_out (share of images without a label, mean). The causes of a kind
+        A row per kind, cause and method: kind, cause, method, left (mean over the pairs), low, high (its 95 % interval
+        by Student's t), rate (of `to`, mean), left_out (share of images without a label, mean). The causes of a kind
         stand in descending order of `rate`, "all pairs" first.
     """
     keys = ["kind", "cause", "task", "seed"]
@@ -93,10 +93,13 @@ def relative(rows: pd.DataFrame, to: str = "hard") -> pd.DataFrame:
     both = (
         rows.join(base, on=keys, how="inner").query("base > 0").assign(left=lambda r: r["rate"] / r["base"])
     )
-    found = both.groupby(["kind", "cause", "method"], sort=False, as_index=False).agg(
-        left=("left", "mean"), low=("left", "min"), high=("left", "max"), rate=("base", "mean"),
-        left_out=("left_out", "mean"),
-    )  # fmt: skip
+    lines = []
+    for named, group in both.groupby(["kind", "cause", "method"], sort=False):
+        line = interval(group["left"].to_numpy())
+        ends = {"left": line["mean"], "low": line["low"], "high": line["high"]}
+        others = {"rate": group["base"].mean(), "left_out": group["left_out"].mean()}
+        lines.append(dict(zip(("kind", "cause", "method"), named)) | ends | others)
+    found = pd.DataFrame(lines)
     first = found.assign(every=found["cause"] == "all pairs")
     order = first.sort_values(["kind", "every", "rate"], ascending=[True, False, False], kind="stable")
     return order.drop(columns="every").reset_index(drop=True)
