@@ -157,7 +157,7 @@ def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None 
     beside(ax, -0.85, "hard labels", annotation_clip=False)
     ax.axvline(1, color=METHOD_STYLE["hard"]["color"], linestyle="--", linewidth=1.4)
     what = "False merges" if kind == "merge" else "False splits"
-    widest = 1.1 * rows.loc[rows["cause"].isin(names), "left"].max()
+    widest = 1.15 * max(1.0, rows.loc[rows["cause"].isin(names), "left"].max())
     ax.set(xlabel="wrong pairs left (hard labels, k-means = 1)", xlim=(0, widest), title=what)
     legend(ax)
     return ax
