@@ -34,7 +34,7 @@ import torch
 from mmtlib.files import home, read_json, read_lines, write_json
 from mmtlib.runs.provenance import hardware, versions
 
-SECONDS_TO_STOP = 30  # that a training gets to write its last epoch after it was told to stop
+SECONDS_TO_STOP = 30  # that a piece gets to end after it was told to
 # Nothing is downloaded: the networks start at random, and such networks share no feature space.
 PAPER = ["--profile", "paper", "--set", "imagenet=", "--set", "cluster_features=concat", "--source", "plaza"]
 TINY = "world_scale=tiny height=32 width=16 num_ids=4 source_epochs=1 source_iterations=2 epochs=1 iterations=2".split()
@@ -62,7 +62,7 @@ def pieces(runs: Path, results: Path, tiny: bool) -> dict[str, list[str]]:
 
 
 def work(command: list[str], seconds: float) -> tuple[int | None, float, str]:
-    """Run a command, interrupted when the time is over: its status (None: stopped), seconds, last words."""
+    """Run a command, ended when the time is over: its status (None: stopped), seconds, last words."""
     start = time.monotonic()
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -72,7 +72,7 @@ def work(command: list[str], seconds: float) -> tuple[int | None, float, str]:
         said, _ = running.communicate(timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
         stopped = True
-        os.killpg(running.pid, signal.SIGINT)
+        os.killpg(running.pid, signal.SIGTERM)  # an interrupt may be ignored in a shell's background
         try:
             said, _ = running.communicate(timeout=SECONDS_TO_STOP)
         except subprocess.TimeoutExpired:

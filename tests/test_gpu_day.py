@@ -57,8 +57,8 @@ def test_a_piece_stops_in_time_and_a_failure_is_told():
     start = time.monotonic()
     program = "import sys, time; print('epoch 1', flush=True); time.sleep(60)"
     status, seconds, said = gpu_day.work([sys.executable, "-c", program], 5.0)
-    assert status is None and "epoch 1" in said and "KeyboardInterrupt" in said
-    assert seconds < time.monotonic() - start + 1 < 40
+    assert status is None and "epoch 1" in said
+    assert seconds < time.monotonic() - start + 1 < 25
     assert gpu_day.work([sys.executable, "-c", "raise SystemExit(3)"], 20)[0] == 3
 
 

@@ -88,7 +88,9 @@ def test_page_of_a_run(run, dataset, tmp_path) -> None:
 @pytest.mark.skipif(CHROMIUM is None or not figures.can_hover(), reason="Chromium or Bokeh is not installed")
 def test_the_map_to_explore_opens_beside_the_page(run, dataset, tmp_path, flat_map) -> None:
     page = write_noise_page(subject_of_run(run), tmp_path / "noise", "")
-    link = visit(page, "return document.querySelector('a[href$=\".html\"]').getAttribute('href')", tmp_path / "profile")
+    link = visit(
+        page, "return document.querySelector('a[href$=\".html\"]').getAttribute('href')", tmp_path / "profile"
+    )
     script = "const d = Bokeh.documents[0].get_model_by_name('shown').data; return [d.name.length, d.name[0]]"
     told = visit(page.parent / link["value"], script, tmp_path / "profile")
     assert link["errors"] == told["errors"] == told["refused"] == told["images"] == []

@@ -19,7 +19,7 @@ from mmtlib import InputError
 from mmtlib.pages.notebooks import notebook_body, notebook_page
 from mmtlib.pages.parts import render
 
-_EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture"}
+_EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture", ".csv": "table"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _copy_extras(out: Path, new: Path) -> dict[str, str]:
         extras["report.html"] = "report: scores, figures, what was not run"
         if (out / "results.json").exists():
             shutil.copyfile(out / "results.json", new / "results.json")
-    for file in sorted([*out.glob("pictures/*"), *out.glob("noise/*/*.html")]):
+    for file in sorted([*out.glob("pictures/*"), *out.glob("noise/*/*.html"), *out.glob("noise/*/*.csv")]):
         if file.suffix in _EXTRAS:
             path = file.relative_to(out)
             (new / path).parent.mkdir(parents=True, exist_ok=True)
