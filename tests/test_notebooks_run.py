@@ -131,6 +131,17 @@ def test_a_lesson_of_the_teachers_edition_runs(name, runs, tmp_path):
     assert answered == [f"{exercise}: right" for exercise in GRADED if exercise[:2] == name[:2]]
 
 
+@pytest.mark.parametrize("name", ["00_setup_and_data.ipynb", "06_reproduction.ipynb"])
+def test_a_lesson_of_the_students_edition_runs_with_empty_answers(name, runs, tmp_path):
+    """Its cells are those of the lessons that run above, but for the links (`test_starter.py`)."""
+    make_folder(tmp_path / "student", "student")
+    copy = execute(
+        tmp_path / "student" / "notebooks" / name, tmp_path / name, {"profile": "smoke", "out": str(runs)}
+    )
+    empty = [line for line in judged(copy) if line.endswith("no answer yet")]
+    assert empty == [f"{exercise}: no answer yet" for exercise in GRADED if exercise[:2] == name[:2]]
+
+
 def judged(copy: Path) -> list[str]:
     """What the checks of an executed notebook said, in order."""
     text = "".join(output.text for output in outputs(copy) if output.output_type == "stream")
