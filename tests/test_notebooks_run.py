@@ -120,7 +120,7 @@ def test_solution_runs(path, runs):
     assert judged(copy) == [f"{name}: right" for name in graded]
 
 
-@pytest.mark.parametrize("name", ["00_setup_and_data.ipynb", "03_hard_vs_soft_labels.ipynb"])
+@pytest.mark.parametrize("name", [path.name for path in LESSONS])
 def test_a_lesson_of_the_teachers_edition_runs(name, runs, tmp_path):
     """Its solutions stand below its exercises; the runs that they ask for are those of the solutions."""
     make_folder(tmp_path / "teacher", "teacher")
@@ -131,7 +131,7 @@ def test_a_lesson_of_the_teachers_edition_runs(name, runs, tmp_path):
     assert answered == [f"{exercise}: right" for exercise in GRADED if exercise[:2] == name[:2]]
 
 
-@pytest.mark.parametrize("name", ["00_setup_and_data.ipynb", "06_reproduction.ipynb"])
+@pytest.mark.parametrize("name", [path.name for path in LESSONS])
 def test_a_lesson_of_the_students_edition_runs_with_empty_answers(name, runs, tmp_path):
     """Its cells are those of the lessons that run above, but for the links (`test_starter.py`)."""
     make_folder(tmp_path / "student", "student")
