@@ -16,7 +16,6 @@ from mmtlib.course.answers import Truth, compared, grade, hashed, verdict
 from mmtlib.files import read_json, write_json
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-NOTEBOOKS = [path for path in NOTEBOOKS if path.name[:2] not in ()]  # which still lack them
 FORM = "{}: not yet: {}"
 
 
@@ -154,3 +153,8 @@ def test_what_cannot_be_graded_is_refused(tmp_path):
     write_json(other / "eve" / "01.answers.json", [1, 2])
     with pytest.raises(InputError, match="is no record of answers"):
         grade(other, checks.GRADED)
+
+
+def test_an_exercise_that_is_not_there_is_named(lesson):
+    with pytest.raises(InputError, match="no exercise '00.9' to check: this lesson has 00.1, 00.2"):
+        lesson.check("00.9", 1.0)

@@ -121,25 +121,16 @@ def test_solution_runs(path, runs):
 
 
 @pytest.mark.parametrize("name", [path.name for path in LESSONS])
-def test_a_lesson_of_the_teachers_edition_runs(name, runs, tmp_path):
-    """Its solutions stand below its exercises; the runs that they ask for are those of the solutions."""
-    make_folder(tmp_path / "teacher", "teacher")
+@pytest.mark.parametrize("edition, said", [("teacher", "right"), ("student", "no answer yet")])
+def test_a_lesson_of_an_edition_runs(edition, said, name, runs, tmp_path):
+    """The teacher's with its solutions below the exercises, all right; the student's with empty answers."""
+    make_folder(tmp_path / edition, edition)
     copy = execute(
-        tmp_path / "teacher" / "notebooks" / name, tmp_path / name, {"profile": "smoke", "out": str(runs)}
+        tmp_path / edition / "notebooks" / name, tmp_path / name, {"profile": "smoke", "out": str(runs)}
     )
-    answered = [line for line in judged(copy) if line.endswith("right")]
-    assert answered == [f"{exercise}: right" for exercise in GRADED if exercise[:2] == name[:2]]
-
-
-@pytest.mark.parametrize("name", [path.name for path in LESSONS])
-def test_a_lesson_of_the_students_edition_runs_with_empty_answers(name, runs, tmp_path):
-    """Its cells are those of the lessons that run above, but for the links (`test_starter.py`)."""
-    make_folder(tmp_path / "student", "student")
-    copy = execute(
-        tmp_path / "student" / "notebooks" / name, tmp_path / name, {"profile": "smoke", "out": str(runs)}
-    )
-    empty = [line for line in judged(copy) if line.endswith("no answer yet")]
-    assert empty == [f"{exercise}: no answer yet" for exercise in GRADED if exercise[:2] == name[:2]]
+    told = [line for line in judged(copy) if line.endswith(said)]
+    asked = [f"{exercise}: {said}" for exercise in GRADED if exercise[:2] == name[:2]]
+    assert told == asked
 
 
 def judged(copy: Path) -> list[str]:

@@ -72,6 +72,9 @@ class Lesson:
 
         None is no answer yet. Why some exercises have none to check, `checks.CHECKS` says.
         """
+        if exercise not in checks.CHECKS:
+            known = ", ".join(name for name in checks.CHECKS if name[:2] == self.name[:2])
+            raise InputError(f"there is no exercise {exercise!r} to check: this lesson has {known}")
         truth = checks.CHECKS[exercise]
         if isinstance(truth, str):
             print(f"{exercise}: not checked: {truth}")
