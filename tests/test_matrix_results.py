@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from mmtlib.results.ablations import results_per_epoch
 from mmtlib.results.tables import QUALITY, SCORES
 from mmtlib.runs.parallel import run_all
 from mmtlib.runs.run import run_folder
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import retrain_cells
 
 # As small as a run gets: what is tested is what files keep of it.
 MATRIX = """
@@ -97,3 +101,17 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
     found = matrix_results.read("ablations", tmp_path)
     assert found.runs == [] == found.results
     assert "not run yet" in found.note and "mmt batch matrices/ablations.yaml" in found.note
+
+
+def test_cells_that_a_coin_picks_are_trained_again_and_compared(folder, tmp_path, monkeypatch):
+    table = read_json(folder / "long.json")
+    write_json(tmp_path / "long.json", table)
+    table["results"][1]["mAP"] += 1
+    write_json(tmp_path / "altered.json", table)
+    command = "retrain_cells --tables long altered --workers 1 --results".split()
+    monkeypatch.setattr(sys, "argv", [*command, str(tmp_path), "--out", str(tmp_path / "again.json")])
+    assert retrain_cells.main() == 1
+    true, altered = read_json(tmp_path / "again.json")["cells"]
+    assert true["method"] == altered["method"] == "mmt" and true["same_settings"] and altered["same_settings"]
+    assert true["same_digits"] and true["again"] == true["committed"]
+    assert not altered["same_digits"] and altered["committed"] - altered["again"] == pytest.approx(1)
