@@ -67,6 +67,13 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
     return MatrixResults([FinishedRun(e, _history(e)) for e in entries], note)
 
 
+def with_main_rows(results: Sequence[dict], folder: str | Path | None = None) -> list[dict]:
+    """The results of a matrix that runs only what the main table lacks, and that table's (`standard.json`) of its tasks."""
+    known, tasks = {r["config_hash"] for r in results}, {task_name(r) for r in results}
+    main = read_committed("standard", folder) or []
+    return [*results, *(r for r in main if r["config_hash"] not in known and task_name(r) in tasks)]
+
+
 def _current(entries: Iterable[dict]) -> Iterable[dict]:
     """The entries whose hash this code gives to their settings."""
     keys = functools.cache(data_keys)
