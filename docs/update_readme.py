@@ -130,14 +130,19 @@ def clusters_section() -> str:
     return "\n\n".join([shown, *sentences])
 
 
-def rows_section(name: str) -> str:
-    """The rows of a matrix against MMT, task by task: what each knows, its rate, its distance; and what is decided."""
+def rows_section(name: str, with_main: bool = False) -> str:
+    """The rows of a matrix against MMT, task by task: what each knows, its rate, its distance; and what is decided.
+
+    Args:
+        with_main: Beside them the rows of `standard.json`.
+    """
     matrix = matrix_results.read(name, RESULTS)
     if not matrix.runs:
         return matrix.note
     parts = []
-    for task in dict.fromkeys((r["source"], r["target"]) for r in matrix.results):
-        results = [r for r in matrix.results if (r["source"], r["target"]) == task]
+    every = matrix_results.with_main_rows(matrix.results, RESULTS) if with_main else matrix.results
+    for task in dict.fromkeys((r["source"], r["target"]) for r in every):
+        results = [r for r in every if (r["source"], r["target"]) == task]
         methods = [m for m in dict.fromkeys(r["method"] for r in results) if m != "mmt"]
         rows = differences(results, methods)
         own = next(row for row in tables.table(results).to_dict("records") if row["method"] == "mmt")
@@ -153,7 +158,7 @@ def rows_section(name: str) -> str:
 
 def lead_section() -> str:
     """What DBSCAN does to MMT's lead over hard labels, here and as published."""
-    results = matrix_results.read("whose_gain", RESULTS).results
+    results = matrix_results.with_main_rows(matrix_results.read("whose_gain", RESULTS).results, RESULTS)
     parts = []
     lead, theirs = leads(results), published_leads().set_index("task").loc["all"]
     if len(lead):
@@ -323,7 +328,7 @@ def results_page() -> str:
         "## MMT without its parts, and the alternatives",
         rows_section("ablations"),
         "## Whose gain is it?",
-        rows_section("whose_gain"),
+        rows_section("whose_gain", with_main=True),
         lead_section(),
         "## Which wrong pairs are left",
         errors_section(),

@@ -32,6 +32,7 @@ from nbformat.v4 import new_markdown_cell
 from mmtlib.config import METHODS
 from mmtlib.files import read_json
 from mmtlib.results import ablations, comparison, errors_left, tables, validators
+from mmtlib.results.matrix_results import with_main_rows
 from mmtlib.results.runs import FinishedRun, read_published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,8 @@ def numbers_in(source: str) -> list[str]:
 @functools.cache
 def results(file: str) -> list[dict]:
     content = read_json(ROOT / "results" / f"{file}.json")
-    return content["results"] if isinstance(content, dict) else content
+    found = content["results"] if isinstance(content, dict) else content
+    return with_main_rows(found) if file == "whose_gain" else found
 
 
 @functools.cache
@@ -58,7 +60,9 @@ def rows(kind: str, *methods: str) -> list[dict]:
         return read_published().to_dict("records")
     if kind == "bonus":
         runs = [
-            FinishedRun(r, [{"mAP": score} for score in r["curve"]["mAP"]]) for r in results("whose_gain")
+            FinishedRun(r, [{"mAP": score} for score in r["curve"]["mAP"]])
+            for r in results("whose_gain")
+            if r["target"] == "station"
         ]
         named = {row.title: method for method, row in METHODS.items()}
         found = comparison.best_minus_last(runs).items()
