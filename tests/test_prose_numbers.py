@@ -4,7 +4,8 @@ A number in prose that has a decimal point or is bold is named in its cell's met
 comes from, a list where it occurs several times. A source is one of
 
     FILE/TASK/METHOD/COLUMN                  a row of `tables.table` of results/FILE.json, such as standard
-    FILE/TASK/METHOD-METHOD/COLUMN           a row of `tables.paired`; TASK may be `all`
+    FILE/TASK/METHOD-METHOD/COLUMN[/VARIANT] a row of `tables.paired`; TASK may be `all`
+    memorised/RATE/METHOD/KIND               percent of right or wrong labels reproduced, in results/phase_diagram.json
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality` of results/standard.json
     leads/TASK/COLUMN                        a row of `ablations.leads` of results/whose_gain.json
     bonus/TASK/METHOD/mAP                    best minus last epoch in results/whose_gain.json
@@ -15,7 +16,8 @@ comes from, a list where it occurs several times. A source is one of
     fixed: REASON                            no measurement
 
 Words are tied too: `verdicts` maps FILE/TASK/METHOD-METHOD to what the text says of the first one, "ahead", "behind" or
-"undecided" by the 95 % interval of their difference; FILE/TASK/METHOD does so against MMT by the corrected interval.
+"undecided" by the 95 % interval of their difference (/VARIANT behind it); FILE/TASK/METHOD does so against MMT by the
+corrected interval.
 """
 
 from __future__ import annotations
@@ -67,6 +69,16 @@ def rows(kind: str, *methods: str) -> list[dict]:
         named = {row.title: method for method, row in METHODS.items()}
         found = comparison.best_minus_last(runs).items()
         return [{"task": "plaza→station", "method": named[title], "mAP": mean} for title, mean in found]
+    if kind == "memorised":
+        found = pd.DataFrame([r | r["memorisation"] for r in results("phase_diagram") if r["memorisation"]])
+        found["task"] = [str(config["noise_rate"]) for config in found["config"]]
+        return (
+            found.groupby(["task", "method"])[["right", "wrong"]]
+            .mean()
+            .mul(100)
+            .reset_index()
+            .to_dict("records")
+        )
     if kind == "labels":
         return tables.label_quality(results("standard")).to_dict("records")
     if kind == "where_it_looks":
@@ -108,7 +120,8 @@ def value(source: str) -> float:
             and (k is None or row["clusters"] == int(k))
         ]
     elif "-" in method and kind != "where_it_looks":
-        found = [row for row in rows(kind, *method.split("-")) if row["task"] == task and not row["variant"]]
+        changed = rest[0] if rest else ""
+        found = [r for r in rows(kind, *method.split("-")) if (r["task"], r["variant"]) == (task, changed)]
     else:
         found = [row for row in rows(kind) if (row["task"], row["method"]) == (task, method)]
     assert len(found) == 1, f"{source} names {len(found)} rows"
@@ -117,9 +130,9 @@ def value(source: str) -> float:
 
 def side(source: str) -> str:
     """Where the interval of a difference lies."""
-    file, task, methods = source.split("/")
+    file, task, methods, *changed = source.split("/")
     if "-" in methods:
-        low, high = (value(f"{source}/{end}") for end in ("low", "high"))
+        low, high = (value("/".join([file, task, methods, end, *changed])) for end in ("low", "high"))
         return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
     own = [r for r in results(file) if tables.task_name(r) == task]
     parts = [m for m in METHODS if m.startswith("mmt_without_") or m == "hard"]
