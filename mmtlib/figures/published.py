@@ -73,16 +73,17 @@ def gap_shares(
     every = every[every["gap"].notna() & ~every["method"].isin(tables.ENDS)]
     places = {task: place for place, task in enumerate(every["task"].unique())}
     ax, methods = new_axes(ax, height=3.8), every["method"].unique()
+    width = 0.8 / len(methods)
     for i, method in enumerate(methods):
         rows, look = every[every["method"] == method], METHOD_STYLE[method]
-        x = rows["task"].map(places) + 0.8 * ((i + 0.5) / len(methods) - 0.5)
+        x = rows["task"].map(places) + (i + 0.4) * width - 0.4
         ax.plot(x, rows["gap"], linestyle="", marker=look["marker"], color=look["color"], alpha=0.45, markersize=5,
                 label=METHODS[method].title)  # fmt: skip
         means = rows.groupby(x)["gap"].agg(["mean", "std"]).fillna(0)
-        ax.errorbar(means.index + 0.05, means["mean"], means["std"], linestyle="", color=look["color"], marker="_",
+        ax.errorbar(means.index + width / 4, means["mean"], means["std"], linestyle="", color=look["color"], marker="_",
                     capsize=3, markersize=9)  # fmt: skip
         theirs = pd.Series({x[row]: published.get((rows["task"][row], method), np.nan) for row in rows.index})
-        ax.plot(theirs.index + 0.11, theirs, linestyle="", marker="o", markersize=8, markerfacecolor="none",
+        ax.plot(theirs.index + width / 2, theirs, linestyle="", marker="o", markersize=8, markerfacecolor="none",
                 color=look["color"], label="published (photographs)" if method == "mmt" else None)  # fmt: skip
     for height, end in ((0, "direct"), (100, "supervised")):
         ax.axhline(height, color=METHOD_STYLE[end]["color"], linewidth=1)
