@@ -1,6 +1,7 @@
 """What the notebooks share: a checked beginning, the profile's runs, a recorded end. And their execution in order."""
 
 import ast
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -46,9 +47,10 @@ class Lesson:
 
     def record(self, **values: Any) -> None:
         """Write what this notebook found to `notebooks/<name>.json` beside its executed copy, and print it."""
-        write_json(self.out / "notebooks" / f"{self.name}.json", values)
-        for name, value in values.items():
-            print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+        file = write_json(self.out / "notebooks" / f"{self.name}.json", values)
+        short = json.loads(file.read_text("utf-8"), parse_float=lambda text: round(float(text), 3))
+        for name, value in short.items():
+            print(f"{name}: {value}")
         if seen := [each for each in self.predictions.values() if "close" in each]:
             close = sum(each["close"] for each in seen)
             print(f"How well did you predict? {close} of {len(seen)} predictions were close.")
