@@ -17,9 +17,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], workers: int | None = None) -> Iterator[Any]:
+def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`work` of each item, in order, by a thread per core (at most 16), which takes 64 items at a time."""
-    with ThreadPoolExecutor(workers or min(16, usable_cores())) as pool:
+    with ThreadPoolExecutor(min(16, usable_cores())) as pool:
         for block in pool.map(lambda i: [work(item) for item in items[i : i + 64]], range(0, len(items), 64)):
             yield from block
 

@@ -57,9 +57,6 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
 
     Returns:
         What the checkpoint says besides: `layout`, and for example `epoch` and `best_mAP`.
-
-    Raises:
-        InputError: The file cannot be read safely, or its weights are not those of this architecture.
     """
     state, facts = read_state_dict(path)
     _fill(network, state, facts["layout"], path)
@@ -69,13 +66,8 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
 def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
     """A network from weights of any kind that this package reads, on the CPU, in eval mode.
 
-    Args:
-        path: A file of `save_network`, or weights as `load_authors_checkpoint` and `read_state_dict` take them; the
-            architecture is seen from it.
-        gain: Of a foreign "small" network, whose weights do not hold its factor on the pooled feature.
-
-    Raises:
-        InputError: What the file is, where it is none of these.
+    The architecture is seen from the file; `gain` is that of a foreign "small" network, whose weights do not hold its
+    factor on the pooled feature.
     """
     if trained_as(path) is not None:
         return load_network(path).eval()
@@ -93,10 +85,7 @@ def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
 
 
 def trained_as(path: str | Path) -> dict[str, Any] | None:
-    """The configuration of a network's training: from its file, else from `config.json` beside it, else empty.
-
-    None for weights of others.
-    """
+    """What a network was trained with, from its file or `config.json` beside it; None for weights of others."""
     metadata = read_safetensors(path)[1] if is_safetensors(path) else {}
     if "mmtlib_network" not in metadata:
         return None
@@ -114,15 +103,11 @@ def settings_of(
 ) -> tuple[Settings, list[str]]:
     """The settings under which a network file is used: those of its training, with `overrides` on top.
 
-    Args:
-        profile: What the user named, if anything: it speaks for a file that does not know its training.
-
-    Returns:
-        The settings, and a line for everything asked for that contradicts the training.
+    A `profile` speaks for a file that does not know its training. Returned beside the settings is a line for everything
+    asked for that contradicts the training.
 
     Raises:
-        InputError: Neither the file nor the user says how large images are; an override of what is built into the
-            network.
+        InputError: Nobody says how large images are; an override of what is built into the network.
     """
     overrides, trained = dict(overrides or {}), trained_as(path)
     if not trained:
