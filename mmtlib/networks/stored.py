@@ -109,7 +109,7 @@ def settings_of(
     Raises:
         InputError: Nobody says how large images are; an override of what is built into the network.
     """
-    overrides, trained = dict(overrides or {}), trained_as(path)
+    overrides, trained = overrides or {}, trained_as(path)
     if not trained:
         if profile is None and not {"height", "width"} <= set(overrides):
             raise InputError(

@@ -71,8 +71,8 @@ def _current(entries: Iterable[dict]) -> Iterable[dict]:
     """The entries whose hash this code gives to their settings."""
     keys = functools.cache(data_keys)
     for item in entries:
-        data = keys(data_settings(Settings.of(item["config"])))
-        if config_hash(run_config(Settings.of(item["config"]), data)) == item["config_hash"]:
+        settings = Settings.of(item["config"])
+        if config_hash(run_config(settings, keys(data_settings(settings)))) == item["config_hash"]:
             yield item
 
 
