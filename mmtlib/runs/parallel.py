@@ -39,10 +39,7 @@ def run_all(
 ) -> list[RunFolder]:
     """All the wanted runs, trained where they do not exist yet; progress with the time left goes to stderr.
 
-    Args:
-        wanted: Repeated ones are trained once.
-        out, profile: As in `run`.
-        workers: Processes at a time; None: one per core, or one where there is a GPU.
+    `workers` are processes at a time; None: one per core, or one where there is a GPU.
 
     Raises:
         InputError: A setting or the data cannot be used; found before or while training.

@@ -130,9 +130,6 @@ def try_step(settings: Settings) -> int:
 
     Returns:
         Bytes at the peak of a step with the decoded images of the task; 0 where runs are `TINY` and none is taken.
-
-    Raises:
-        InputError: Says what is needed, what is there, and which setting to change.
     """
     batch = settings.num_ids * settings.num_instances
     if batch * settings.height * settings.width * METHODS[settings.method].networks <= TINY:
@@ -201,9 +198,9 @@ def _advice(settings: Settings, images: bool = False) -> str:
         size = f"height={settings.height // 2}, width={settings.width // 2}"
         return f"smaller images take a quarter ({size}), or leave images out of the data set"
     half = max(2, settings.num_ids // 2)
-    small = f"num_ids={half}"
-    if settings.bn_group and half * settings.num_instances % settings.bn_group:
-        small += f" with bn_group={half * settings.num_instances}"
+    batch, small = half * settings.num_instances, f"num_ids={half}"
+    if settings.bn_group and batch % settings.bn_group:
+        small += f" with bn_group={batch}"
     extra = "; precision=bfloat16 takes half of the activations" if settings.precision == "float32" else ""
     return f"lower num_ids, the identities in a batch ({small} takes half of the activations){extra}"
 
