@@ -59,7 +59,21 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
         What the checkpoint says besides: `layout`, and for example `epoch` and `best_mAP`.
     """
     state, facts = read_state_dict(path)
-    _fill(network, state, facts["layout"], path)
+    expected = network.state_dict()
+    classifier = state.get("classifier.weight")
+    if classifier is None:
+        del expected["classifier.weight"]  # embeddings do without it
+    elif classifier.ndim == 2 and classifier.shape[1] == network.num_features:
+        expected["classifier.weight"] = classifier
+    check_fit(state, expected, network.name, path)
+    if facts["layout"] != "MMT" and network.name == "resnet50" and not network.options.get("stem_relu"):
+        raise InputError(
+            f"{path} is a ResNet-50 of {facts['layout']}, which has a ReLU after the stem's batch norm: "
+            'build the network with build_network("resnet50", ..., stem_relu=True)'
+        )
+    if classifier is not None:
+        network.set_classifier(classifier)
+    network.load_state_dict(state, strict=False)  # all but step counters was checked above
     return facts
 
 
@@ -80,7 +94,7 @@ def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
     elif (stem := state.get("base.0.weight")) is not None and stem.ndim == 4:
         options = {"width": stem.shape[0], "stem_stride": stem.shape[2] - 1, "gain": gain}
     network = build_network(name, 1, **options)
-    _fill(network, state, facts["layout"], path)
+    load_authors_checkpoint(path, network)
     return network.eval()
 
 
@@ -127,21 +141,3 @@ def settings_of(
                 )
             notes.append(f"trained with {name}={before}, used with {name}={value}")
     return settings.replace(**overrides), notes
-
-
-def _fill(network: ReIDNetwork, state: dict[str, Any], layout: str, path: str | Path) -> None:
-    expected = network.state_dict()
-    classifier = state.get("classifier.weight")
-    if classifier is None:
-        del expected["classifier.weight"]  # embeddings do without it
-    elif classifier.ndim == 2 and classifier.shape[1] == network.num_features:
-        expected["classifier.weight"] = classifier
-    check_fit(state, expected, network.name, path)
-    if layout != "MMT" and network.name == "resnet50" and not network.options.get("stem_relu"):
-        raise InputError(
-            f"{path} is a ResNet-50 of {layout}, which has a ReLU after the stem's batch norm: "
-            'build the network with build_network("resnet50", ..., stem_relu=True)'
-        )
-    if classifier is not None:
-        network.set_classifier(classifier)
-    network.load_state_dict(state, strict=False)  # all but step counters was checked above
