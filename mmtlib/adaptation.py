@@ -52,22 +52,19 @@ def pretrain(
         index: Which of a pair of networks (0 or 1); their random streams differ.
         state, done: An epoch's state and its number, to go on from there; that epoch comes first again.
         timed: Entered around the stage `train`.
-
-    Raises:
-        FloatingPointError: A loss was not finite.
     """
     device = task.source.images.device
     pids = numbered(task.source.pids)
-    small = {"gain": settings.gain, "stem_stride": settings.stem_stride}
     network = build_network(
         settings.backbone,
         int(pids.max()) + 1,
         seed=stream_seed(settings.seed, "weights", index),
         bn_group=settings.bn_group or None,
         imagenet=settings.imagenet or None,
-        **(small if settings.backbone == "small" else {}),
+        gain=settings.gain if settings.backbone == "small" else None,
+        stem_stride=settings.stem_stride,
     )
-    network = network.to(device).train()
+    network = network.to(device)
     optimizer = adam([network], settings.source_lr, settings.weight_decay)
     if state:
         network.load_state_dict(state["network"])
@@ -124,10 +121,6 @@ def adapt(
 
     Yields:
         The epochs; of a method without adaptation a single one, number 0.
-
-    Raises:
-        FloatingPointError: A loss was not finite.
-        InputError: Clustering gave fewer than two clusters, or K exceeds the number of images.
     """
     method, target = METHODS[settings.method], task.target
     networks = list(networks[: method.networks])
@@ -177,16 +170,12 @@ def adapt(
 def pseudo_labels(
     settings: Settings, epoch: int, features: Sequence[Tensor], target: Images, memory: dict[str, Any]
 ) -> np.ndarray:
-    """Hard labels of the target images for one epoch.
+    """Hard labels (N) of the target images for one epoch (from 0): 0 … K − 1, or −1 for an image that is left out.
 
     Args:
-        epoch: From 0; the random streams depend on it.
         features: One (N, D) tensor of unit rows per network; clustering stays on its device.
         target: The images; their identities are read by `supervised` only. Corrected labels take the place of clusters.
         memory: Holds DBSCAN's eps from the first epoch on.
-
-    Returns:
-        Labels 0 … K − 1, or −1 for an image that is left out, (N) int64.
 
     Raises:
         InputError: Fewer than two clusters, or K exceeds N.

@@ -119,13 +119,10 @@ def augment(
     which is 0 once normalised.
 
     Args:
-        images: (B, 3, H, W), uint8, on any device.
+        images: (B, 3, H, W), uint8, on any device; the views are float32 and on the same.
         generator: CPU generator; advances by the same number of draws whatever is switched on.
         padding: black pixels added on each side before a crop of the old size.
         erasing: probability that an image loses a rectangle.
-
-    Returns:
-        Views (B, 3, H, W), float32, normalised, on the device of `images`.
 
     Differs from: the authors' code tries up to 100 rectangles for an image; we draw 20 at once and take the first that
         fits. Only a rounded area within 2-40 % fits.
@@ -158,13 +155,9 @@ def augment(
 def augmented_views(
     images: Tensor, rows: Tensor, count: int, generator: torch.Generator, **look: Any
 ) -> Iterator[list[Tensor]]:
-    """Independent views of batch after batch; eight batches are augmented at once, since a GPU waits for launches most.
+    """`count` independent views (B, 3, H, W) by `augment`, channels last, of each batch of images `rows` (steps, B).
 
-    Args:
-        images: uint8, (N, 3, H, W), on any device.
-        rows: Which images each batch holds, (steps, B), on that device.
-        count: Views per batch, each (B, 3, H, W), channels last.
-        generator, look: As in `augment`.
+    Eight batches are augmented at once, since a GPU waits for launches most.
     """
     for block in rows.split(8):
         chosen = images[block.flatten()]

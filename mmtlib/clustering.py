@@ -43,7 +43,7 @@ def kmeans(features, num_clusters: int, seed: int) -> tuple:
     Args:
         features: (N, D) array or tensor.
         num_clusters: K, at most N.
-        seed: the same seed gives the same clusters on the same machine, with any number of threads.
+        seed: it gives the same clusters on the same machine, with any number of threads.
 
     Returns:
         labels (N) int64 in 0 … K−1, none of them unused, and centers (K, D), the mean of each label's features, in
@@ -197,11 +197,7 @@ def _without_empty(labels: Tensor, distances: Tensor, num_clusters: int) -> Tens
 def dbscan(
     features, eps: float | None = None, min_samples: int = 4, k1: int = 20, k2: int = 6, rho: float = 1.6e-3
 ) -> np.ndarray:
-    """DBSCAN on the k-reciprocal Jaccard distance.
-
-    `jaccard_similarity`, `dbscan_eps` where eps is None, and `dbscan_labels` in one call: see there. To fix eps in the
-    first epoch, as the authors do, call them one by one.
-    """
+    """`jaccard_similarity`, `dbscan_eps` where eps is None, and `dbscan_labels` in one call: see there."""
     similarity = jaccard_similarity(features, k1, k2)
     return dbscan_labels(similarity, dbscan_eps(similarity, rho) if eps is None else eps, min_samples)
 
@@ -280,14 +276,11 @@ def dbscan_labels(similarity: sparse.csr_array, eps: float, min_samples: int = 4
 
 
 def classifier_weights(features, labels):
-    """Weights that start a classifier: each label's mean feature at unit length.
+    """Weights (K, D) that start a classifier: each label's mean feature at unit length, in float32.
 
     Args:
-        features: (N, D) array or tensor.
+        features: (N, D) array or tensor, as which the weights come.
         labels: (N) integers 0 … K−1 without gaps; −1 (noise) is ignored.
-
-    Returns:
-        (K, D) float32: a tensor on the device for features in a tensor, else an array.
 
     Raises:
         InputError: labels that do not fit, all noise, gaps, or a label whose features cancel out.

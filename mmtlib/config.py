@@ -62,25 +62,21 @@ class Method:
 
 _HARD: dict[str, Any] = {"teacher": "none", "soft_ce": 0.0, "soft_triplet": 0.0}
 _PLAIN: dict[str, Any] = {"means": False, **_HARD}
+_DIRECT: dict[str, Any] = {"labels": "none", "networks": 1, **_PLAIN}
+_CONTRAST: dict[str, Any] = {"networks": 1, "step": "cluster contrast", **_PLAIN}
 
 METHODS: dict[str, Method] = {
-    "direct": Method("direct transfer", labels="none", networks=1, **_PLAIN),
-    "direct_camera_norm": Method(
-        "direct transfer, camera norm", labels="none", networks=1, cameras="embeddings", **_PLAIN
-    ),
-    "direct_camera_bn": Method(
-        "direct transfer, batch norms per camera", labels="none", networks=1, cameras="batch norms", **_PLAIN
-    ),
+    "direct": Method("direct transfer", **_DIRECT),
+    "direct_camera_norm": Method("direct transfer, camera norm", cameras="embeddings", **_DIRECT),
+    "direct_camera_bn": Method("direct transfer, batch norms per camera", cameras="batch norms", **_DIRECT),
     "supervised": Method("supervised on target", labels="identities", networks=1, **_PLAIN),
     "hard_single": Method("hard labels, one network", networks=1, **_PLAIN),
     "hard": Method("hard labels", **_PLAIN),
     "hard_falling_rate": Method("hard labels, falling rate", falling=True, **_PLAIN),
     "hard_dbscan": Method("hard labels (DBSCAN)", clustering="dbscan", **_PLAIN),
     "hard_camera_norm": Method("hard labels, camera norm", cameras="embeddings", **_PLAIN),
-    "cluster_contrast": Method(
-        "cluster contrast (DBSCAN)", networks=1, step="cluster contrast", clustering="dbscan", **_PLAIN
-    ),
-    "cluster_contrast_kmeans": Method("cluster contrast", networks=1, step="cluster contrast", **_PLAIN),
+    "cluster_contrast": Method("cluster contrast (DBSCAN)", clustering="dbscan", **_CONTRAST),
+    "cluster_contrast_kmeans": Method("cluster contrast", **_CONTRAST),
     "mean_teacher": Method("mean teacher", networks=1, teacher="own mean", soft_triplet=0.0),
     "mutual_learning": Method("mutual learning", means=False, teacher="other network", soft_triplet=0.0),
     "co_teaching": Method("co-teaching", step="co-teaching", **_PLAIN),
@@ -178,16 +174,14 @@ class Settings:
                 f"source and target are the same ({self.target}), so there is no gap to close: name two domains, or "
                 "set same_domain=true (mmt adapt --same-domain) where this is meant as a sanity check"
             )
-        _one_of("method", self.method, METHODS)
-        clustered = METHODS[self.method].labels == "clusters"
-        self._need(
-            clustered or not self.target_labels, "target_labels", "none for a method without pseudo labels"
-        )
-        _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
-        _one_of("cluster_features", self.cluster_features, ("concat", "average"))
-        _one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
-        _one_of("backbone", self.backbone, ("small", "resnet50", "ibn-resnet50"))
-        _one_of("source_decay", self.source_decay, ("steps", "cosine"))
+        one_of("method", self.method, METHODS)
+        labelled = self.target_labels and METHODS[self.method].labels != "clusters"
+        self._need(not labelled, "target_labels", "none for a method without pseudo labels")
+        one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+        one_of("cluster_features", self.cluster_features, ("concat", "average"))
+        one_of("noise_kind", self.noise_kind, ("symmetric", "camera"))
+        one_of("backbone", self.backbone, ("small", "resnet50", "ibn-resnet50"))
+        one_of("source_decay", self.source_decay, ("steps", "cosine"))
         self._need(self.stem_stride in (2, 4), "stem_stride", "2 or 4")
         positive = "height width gain source_epochs source_iterations source_lr epochs iterations lr min_samples k1 k2"
         for name in positive.split():
@@ -211,7 +205,7 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed; unknown names are refused."""
         for name in changes:
-            _one_of("setting", name, [field.name for field in dataclasses.fields(self)])
+            one_of("setting", name, [field.name for field in dataclasses.fields(self)])
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -299,7 +293,7 @@ def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     Without `lr`, the small profiles take the method's own learning rate; without `clusters`, the K of an embedded
     target.
     """
-    _one_of("profile", profile, PROFILES)
+    one_of("profile", profile, PROFILES)
     values = PROFILES[profile] | changes
     if "lr" not in values and values.get("method") in list(METHOD_LR):
         values["lr"] = METHOD_LR[values["method"]]
@@ -314,7 +308,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals:
         raise InputError(f"--set takes key=value, found {text!r}")
     hints = typing.get_type_hints(Settings)
-    _one_of("setting", name, hints)
+    one_of("setting", name, hints)
     if hints[name] is not str:
         try:
             value = json.loads(value)
@@ -356,8 +350,8 @@ def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable
         counted.discard("noise_kind")
     counted &= set(base if names is None else names)
     changed = [k for k in base if k in config and k in counted and config[k] != base[k]]
-    words = {name: name for name in changed} | {"target_labels": "corrected labels"}
-    return ", ".join(f"{words[name]} {config[name]}" for name in changed)
+    words = {"target_labels": "corrected labels"}
+    return ", ".join(f"{words.get(name, name)} {config[name]}" for name in changed)
 
 
 def profile_variant(profile: str, settings: Settings) -> str:
@@ -385,7 +379,8 @@ def _one_folder(*ends: str) -> bool:
     return not set(ends) & set(EMBEDDED_DOMAINS) and len({Path(end).resolve() for end in ends}) == 1
 
 
-def _one_of(what: str, value: str, known: typing.Iterable[str]) -> None:
+def one_of(what: str, value: Any, known: typing.Iterable[str]) -> None:
+    """Refuse a value that is none of the known ones, with the nearest of them."""
     known = list(known)
     if value not in known:
         near = get_close_matches(str(value), known, 1)

@@ -171,17 +171,13 @@ def rounding(rows: Points, columns: Points) -> Tensor:
 @float32_products()
 def squared_distances(rows: Points, columns: Points) -> Tensor:
     """Squared Euclidean distances (Q, G) of all rows (Q, D) to all columns (G, D); see `rounding`."""
-    if by_onednn(rows.rows):
+    # PyTorch's MKL reaches half of oneDNN's rate on AMD processors.
+    on_cpu = rows.rows.device.type == "cpu" and rows.rows.dtype == torch.float32
+    if on_cpu and rows.rows.shape[1] >= LONG and torch.backends.mkldnn.is_available():
         block = F.linear((-2 * rows.rows).to_mkldnn(), columns.rows, columns.squares).to_dense()
     else:
         block = torch.addmm(columns.squares, rows.rows, columns.rows.T, alpha=-2)
     return block.add_(rows.squares[:, None]).clamp_(min=0)
-
-
-def by_onednn(rows: Tensor) -> bool:
-    """Whether products of these rows go through oneDNN: PyTorch's MKL reaches half its rate on AMD processors."""
-    on_cpu = rows.device.type == "cpu" and rows.dtype == torch.float32
-    return on_cpu and rows.shape[1] >= LONG and torch.backends.mkldnn.is_available()
 
 
 def distance_blocks(rows: Points, columns: Points) -> Iterator[tuple[int, Tensor]]:
@@ -192,10 +188,7 @@ def distance_blocks(rows: Points, columns: Points) -> Iterator[tuple[int, Tensor
 
 
 def pair_distances(features: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Squared distances (P), in float64, of the features first (P) to the features second (P).
-
-    They are made of differences, in which nothing cancels.
-    """
+    """Squared distances (P), in float64, of the features first (P) to second (P), of differences: nothing cancels."""
     size = max(64, (2**19 if features.device.type == "cpu" else 2**28) // features.shape[1])
     found = torch.empty(len(first), dtype=torch.float64, device=features.device)
     a, b = features.new_empty(2, min(size, len(first)), features.shape[1])  # used again and again
@@ -210,9 +203,8 @@ def pair_distances(features: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def nearest_neighbours(points: Points, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k ≤ N nearest of N points for each of them, without an N × N array.
 
-    Returns:
-        Indices (N, k), nearest first, column 0 the point itself; the squared distances (N, k) to them, as
-        `squared_distances` gives them; and which point (N) is farthest.
+    Indices (N, k), nearest first, column 0 the point itself; the squared distances (N, k) to them; and which point (N)
+    is farthest.
     """
     found = []
     for start, block in distance_blocks(points, points):

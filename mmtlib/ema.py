@@ -1,7 +1,5 @@
 """The mean network E[θ]: an exponential moving average of a network's parameters."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -12,21 +10,20 @@ from mmtlib import InputError
 def update_mean_network(mean: nn.Module, network: nn.Module, alpha: float, step: int | Tensor) -> None:
     """Move the mean network one step towards the network, in place.
 
-    E_T[θ] = a E_{T−1}[θ] + (1 − a) θ, with the warm-up a = min(1 − 1/(T + 1), α): at step 0 the mean is a copy
-    of the network, then the plain average of the first steps, and from step 1/(1 − α) on a moving average.
+    E_T[θ] = a E_{T−1}[θ] + (1 − a) θ (paper, equation 5), with the authors' warm-up a = min(1 − 1/(T + 1), α): at step
+    0 the mean is a copy of the network, then the plain average of the first steps, and from step 1/(1 − α) on a moving
+    average.
     Parameters only: the mean network runs in train mode and its batch norms keep statistics of their own
     (`torch.optim.swa_utils.AveragedModel` would copy the network's).
 
     Args:
-        mean: The mean network, changed in place.
-        network: The network that was just updated by the optimiser; same architecture.
+        mean: Changed in place.
+        network: Just updated by the optimiser; same architecture.
         alpha: The momentum α in [0, 1].
         step: T, counted over the whole adaptation from 0; a tensor where a CUDA graph counts for itself.
 
     Raises:
         InputError: The networks differ in architecture, or α or T are out of range; nothing was changed.
-
-    Differs from: nothing (paper, equation 5; warm-up as in the authors' code).
     """
     counted = isinstance(step, Tensor)
     if not 0 <= alpha <= 1 or not (counted or step >= 0):

@@ -25,15 +25,9 @@ from mmtlib.noise import measures
 def embeddings(
     settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256
 ) -> list[Tensor]:
-    """Embeddings of all images by each network, in one pass over the images, on their device.
+    """Embeddings of uint8 images (N, 3, H, W) by each network, (N, D) float32 of unit rows, on their device.
 
-    Args:
-        networks: Left in the mode in which they came.
-        images: uint8, (N, 3, H, W).
-        batch: Images per forward pass; no result depends on it.
-
-    Returns:
-        One float32 tensor (N, D) of unit rows per network.
+    The networks are left in the mode in which they came; no result depends on `batch`, the images per forward pass.
     """
     modes = [network.training for network in networks]
     out: list[list[Tensor]] = [[] for _ in networks]
@@ -49,11 +43,9 @@ def embeddings(
     return [torch.cat(rows) for rows in out]
 
 
-def extract(
-    settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256
-) -> list[np.ndarray]:
+def extract(settings: Settings, networks: Sequence[nn.Module], images: Tensor) -> list[np.ndarray]:
     """`embeddings` as arrays (N, D), for figures and files."""
-    return [rows.cpu().numpy() for rows in embeddings(settings, networks, images, batch)]
+    return [rows.cpu().numpy() for rows in embeddings(settings, networks, images)]
 
 
 def score(
@@ -97,10 +89,7 @@ def camera_normalised(features: Tensor, camids: np.ndarray) -> Tensor:
     """Embeddings (N, D) without the mean and the deviation of their camera (N), unit rows again.
 
     Song et al. 2025, "Exploring the camera bias of person re-identification" (arXiv 2502.10195). A camera with a single
-    image has no deviation of its own: its image takes the mean and the deviation of all.
-
-    Raises:
-        InputError: Only one camera, so that there is nothing to take out.
+    image has no deviation of its own: its image takes the mean and the deviation of all. One camera alone is refused.
     """
     out = torch.empty_like(features)
     for rows in _by_camera(camids, features.device):
@@ -116,10 +105,8 @@ def camera_batch_normed(
     """Embeddings (N, D) where every batch norm has the statistics of the image's camera: those of its images here.
 
     Zhuang et al. 2020, "Rethinking the distribution gap of person re-identification with camera-based batch
-    normalization" (ECCV), at test time. A camera with a single image keeps the network's own statistics.
-
-    Raises:
-        InputError: Only one camera.
+    normalization" (ECCV), at test time. A camera with a single image keeps the network's own statistics; one camera
+    alone is refused.
     """
     out = torch.empty(len(images), network.num_features, device=images.device)
     for rows in _by_camera(camids, images.device):
@@ -149,10 +136,7 @@ def _by_camera(camids: np.ndarray, device: torch.device) -> list[Tensor]:
 def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = False) -> dict[str, Any]:
     """Scores of a saved network on a data set's test images, in percent, and `unscored`: why not all queries count.
 
-    Args:
-        path: Weights of any kind that `open_network` reads.
-        settings: Image size, precision, the embedded world and the method, as `networks.settings_of` finds them.
-        rerank: Score k-reciprocal re-ranked distances (k1 = 20, k2 = 6, λ = 0.3) instead of Euclidean ones.
+    The settings are those that `networks.settings_of` finds; `rerank` as in `score`.
     """
     network = open_network(path, gain=settings.gain)
     device = "cuda" if torch.cuda.is_available() else "cpu"

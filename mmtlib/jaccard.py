@@ -32,9 +32,8 @@ TERMS_AT_ONCE = 2**22  # of the sums of minima: some 50 MB
 def jaccard_similarity(features, k1: int = 20, k2: int = 6) -> sparse.csr_array:
     """One minus the k-reciprocal Jaccard distance between all images.
 
-    Ties belong together: images that are as far as the k-th neighbour, to the precision of float64, are neighbours as
-    well. So any number of identical images are each other's neighbours, have the same distances to all others and 0
-    among themselves, and the order of the images does not matter.
+    Ties belong together: images as far as the k-th neighbour, to the precision of float64, are neighbours as well. So
+    identical images have the same distances to all others and 0 among themselves, whatever the order of the images.
 
     Args:
         features: (N, D) L2-normalised array or tensor; all work on features is done on the tensor's device.
@@ -98,8 +97,7 @@ def encode_neighbourhoods(features: Tensor, k1: int, k2: int, power: int = 1) ->
 def neighbourhoods(features: Tensor, sizes: Sequence[int]) -> tuple[list[sparse.csr_array], np.ndarray]:
     """N(i, k) of all images i for each k of `sizes` (the image itself counts), ties included.
 
-    Returns:
-        For each k an (N, N) array with ones at the neighbours, and (N) the squared distance to the farthest image.
+    For each k an (N, N) array with ones at the neighbours, and (N) the squared distance to the farthest image.
     """
     count, points = len(features), centred(features)[0]
     sizes = [min(size, count) for size in sizes]

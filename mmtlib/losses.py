@@ -4,8 +4,6 @@ The hard classification loss is `torch.nn.functional.cross_entropy(..., label_sm
 authors' own class exactly and therefore has no copy here.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -17,19 +15,10 @@ from mmtlib.distances import float32_products
 
 
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Cross-entropy against the teacher's class probabilities (paper, equation 7).
+    """Cross-entropy in nats against the teacher's class probabilities (paper, equation 7).
 
-    L = −(1/B) Σ_i softmax(teacher_logits_i) · log softmax(logits_i)
-
-    Args:
-        logits: The student's class scores, (B, K).
-        teacher_logits: The teacher's class scores for the same images, (B, K); no gradient flows to them.
-
-    Returns:
-        The mean over the batch, a scalar in nats.
-
-    Raises:
-        InputError: Shapes that do not fit.
+    L = −(1/B) Σ_i softmax(teacher_logits_i) · log softmax(logits_i), both of the same images, (B, K). No gradient flows
+    to the teacher.
     """
     if logits.ndim != 2 or 0 in logits.shape or teacher_logits.shape != logits.shape:
         raise InputError(
@@ -42,8 +31,7 @@ class Mined(NamedTuple):
     """Batch-hard triplets: for each anchor the farthest image of its identity and the nearest of another one."""
 
     distances: Tensor  # (B, 2): d(i, p) and d(i, n), with gradient
-    positives: Tensor  # (B): p of each anchor
-    negatives: Tensor  # (B): n
+    images: Tensor  # (B, 2): which images p and n are
 
 
 def batch_hard(features: Tensor, pids: Tensor) -> Mined:
@@ -54,8 +42,8 @@ def batch_hard(features: Tensor, pids: Tensor) -> Mined:
         pids: Identities or pseudo labels, (B); at least two different ones. An image that is alone is its own positive.
 
     Raises:
-        InputError: Shapes that do not fit, or one identity only. On a GPU, where asking would wait for it, the
-            distances are then NaN, and so is the loss.
+        InputError: One identity only. On a GPU, where asking would wait for it, the distances are then NaN, and so is
+            the loss.
     """
     if features.ndim != 2 or pids.shape != features.shape[:1]:
         raise InputError(
@@ -71,8 +59,9 @@ def batch_hard(features: Tensor, pids: Tensor) -> Mined:
     mined = distances.detach()
     positives = mined.masked_fill(~same, -torch.inf).argmax(dim=1)
     negatives = mined.masked_fill(same, torch.inf).argmin(dim=1)
-    pairs = _gather(distances, positives, negatives)
-    return Mined(pairs.masked_fill(same.all(), torch.nan) if pids.is_cuda else pairs, positives, negatives)
+    images = torch.stack([positives, negatives], dim=1)
+    pairs = distances.gather(1, images)
+    return Mined(pairs.masked_fill(same.all(), torch.nan) if pids.is_cuda else pairs, images)
 
 
 def softmax_triplet(features: Tensor, pids: Tensor, mined: Mined | None = None) -> Tensor:
@@ -81,15 +70,7 @@ def softmax_triplet(features: Tensor, pids: Tensor, mined: Mined | None = None) 
     T_i = exp d(i,n) / (exp d(i,p) + exp d(i,n)),  L = −(1/B) Σ_i log T_i, where p is the farthest image of the
     same identity (the anchor itself when it is alone), n the nearest of another one, d the Euclidean distance.
 
-    Args:
-        features, pids: As in `batch_hard`.
-        mined: `batch_hard(features, pids)`, where it is known already.
-
-    Returns:
-        The mean over the batch, a scalar.
-
-    Raises:
-        InputError: As `batch_hard`.
+    Arguments and errors are those of `batch_hard`; `mined`: its result, where that is known already.
     """
     distances = (mined or batch_hard(features, pids)).distances
     return -torch.log_softmax(distances, dim=1)[:, 1].mean()
@@ -101,24 +82,15 @@ def soft_softmax_triplet(
     """Softmax-triplet loss with the teacher's own T_i in place of the target 1 (paper, equation 8).
 
     L = −(1/B) Σ_i [T'_i log T_i + (1 − T'_i) log(1 − T_i)]. The triplets are mined on the student's features;
-    T'_i comes from the teacher's distances over the same triplets.
-
-    Args:
-        features, pids, mined: As in `softmax_triplet`.
-        teacher_features: The teacher's features of the same images, (B, D); no gradient flows to them.
-
-    Returns:
-        The mean over the batch, a scalar.
-
-    Raises:
-        InputError: As `batch_hard`.
+    T'_i comes from the teacher's distances over the same triplets. No gradient flows to `teacher_features` (B, D); the
+    other arguments are those of `softmax_triplet`.
     """
     if teacher_features.ndim != 2 or teacher_features.shape[:1] != pids.shape:
         raise InputError(
             f"the teacher's features are {tuple(teacher_features.shape)}: expected (B, D) for pids {tuple(pids.shape)}"
         )
     mined = mined or batch_hard(features, pids)
-    theirs = _gather(pairwise_distances(teacher_features.detach()), mined.positives, mined.negatives)
+    theirs = pairwise_distances(teacher_features.detach()).gather(1, mined.images)
     return F.cross_entropy(mined.distances, theirs.softmax(dim=1))
 
 
@@ -138,8 +110,3 @@ def pairwise_distances(features: Tensor) -> Tensor:
         squares = features.square().sum(dim=1)
         products = features @ features.T
         return (squares[:, None] + squares[None, :] - 2 * products).clamp(min=1e-12).sqrt()
-
-
-def _gather(distances: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """d(i,p) and d(i,n) as columns, (B, 2)."""
-    return distances.gather(1, torch.stack([positives, negatives], dim=1))

@@ -17,9 +17,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], workers: int | None = None) -> Iterator[Any]:
+def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`work` of each item, in order, by a thread per core (at most 16), which takes 64 items at a time."""
-    with ThreadPoolExecutor(workers or min(16, usable_cores())) as pool:
+    with ThreadPoolExecutor(min(16, usable_cores())) as pool:
         for block in pool.map(lambda i: [work(item) for item in items[i : i + 64]], range(0, len(items), 64)):
             yield from block
 
@@ -39,9 +39,15 @@ class Pool(ProcessPoolExecutor):
     """Spawned processes: forked ones would inherit the locks of our thread pools, and a GPU context."""
 
     def submit(self, *job: Any, **named: Any) -> Future:
-        """Hand out a job; processes are started here, and do not see the script that started them."""
-        with _hidden_script():
+        """Hand out a job; processes are started here, and would import our script (which may load torch, or draw)."""
+        script = sys.modules["__main__"]
+        kept = {name: vars(script)[name] for name in ("__spec__", "__file__") if name in vars(script)}
+        script.__spec__ = None
+        vars(script).pop("__file__", None)
+        try:
             return super().submit(*job, **named)
+        finally:
+            vars(script).update(kept)
 
 
 @contextmanager
@@ -90,16 +96,3 @@ def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple) -> 
     end_with_parent(parent)
     if begin is not None:
         begin(*arguments)
-
-
-@contextmanager
-def _hidden_script() -> Iterator[None]:
-    """Spawned processes import the script that started them; ours need not (it may load torch, or draw again)."""
-    script = sys.modules["__main__"]
-    kept = {name: vars(script)[name] for name in ("__spec__", "__file__") if name in vars(script)}
-    script.__spec__ = None
-    vars(script).pop("__file__", None)
-    try:
-        yield
-    finally:
-        vars(script).update(kept)

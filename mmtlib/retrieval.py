@@ -113,11 +113,9 @@ class _Identities:
     def score(
         self, block: Tensor, rows: slice | Tensor, error: Tensor, *, ties: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Score b queries.
+        """Score b of the Q queries, those of `rows`, by their distances (b, G) in `block`, which are overwritten.
 
         Args:
-            block: their distances (b, G), which are overwritten.
-            rows: which of the Q queries they are.
             error: (Q) by how much two distances of a query may differ and be equal.
             ties: whether distances that differ by no more than that count as equal.
 
@@ -178,15 +176,11 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_v
 
     Args:
         query_features, gallery_features: (Q, D) and (G, D) arrays or tensors.
-        k1: neighbours that are looked at; at most Q + G − 1 are used.
-        k2: nearest images that are averaged over.
+        k1, k2: As of `jaccard_similarity`.
         lambda_value: λ in 0 … 1; 1 keeps the original order.
 
     Returns:
         (Q, G) float32 distances for `evaluate_distances`; a tensor on its device for a gallery in a tensor.
-
-    Raises:
-        InputError: shapes that do not fit, features that are not finite or all zero, λ outside 0 … 1, k1 or k2 below 1.
     """
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value = {lambda_value}: expected a weight in 0 … 1 (usually 0.3)")

@@ -38,7 +38,6 @@ def mmt_step(
     Args:
         networks: One or two, in train mode: features (B, D) and logits (B, K) of a view.
         means: Their mean networks, in train mode too; may be empty if the teacher is no mean.
-        optimizer: Over the parameters of all networks.
         views, pids: One augmented batch (B, 3, H, W) per network, of the same images; their labels (B), 0 … K − 1.
         soft_ce_weight, soft_tri_weight, label_smoothing: λ_id and λ_tri in [0, 1]; ε of the hard classification loss.
         alpha, step: Momentum of the mean networks, and the steps taken before this one.
@@ -46,8 +45,8 @@ def mmt_step(
         autocast: Context for the forward passes (mixed precision); the losses always run outside of it.
 
     Returns:
-        hard_ce, soft_ce, hard_triplet, soft_triplet (sums over the networks), loss and accuracy. Nothing here waits for
-        the device: whether they are finite is asked by `Meter`.
+        hard_ce, soft_ce, hard_triplet, soft_triplet (sums over the networks), loss and accuracy; not waited for, and
+        found by `Meter` where they are not finite.
 
     Raises:
         InputError: A soft loss without a teacher, or a batch with one identity.
@@ -106,9 +105,8 @@ def co_teaching_step(
 ) -> Parts:
     """One step of co-teaching (Han et al. 2018): each network learns from what the *other* one finds easy.
 
-    Args:
-        networks, optimizer, views, pids, label_smoothing, autocast: As in `mmt_step`; two networks.
-        keep: Share of the batch with the smallest classification loss that is passed on, in (0, 1].
+    `keep` in (0, 1] is the share of the batch, of the smallest classification losses, that is passed on; the rest is as
+    in `mmt_step`.
 
     Differs from: Han et al. have no metric loss; here the kept images also enter the softmax-triplet loss, as in
     every other row of the table. Where fewer than two identities are kept, that part is 0.
@@ -148,13 +146,8 @@ def cluster_contrast_step(
     gradient flows to it. L = −(1/B) Σ_i log softmax(q_i · φ / τ)[pid_i] with unit queries q, and after the step
     φ_y ← m φ_y + (1 − m) q_i, at unit length again, image by image.
 
-    Args:
-        network: In train mode.
-        view, pids: One augmented batch (B, 3, H, W) and its labels (B), 0 … K − 1.
-        temperature, momentum: τ and m; the defaults are published.
-
-    Returns:
-        info_nce, loss, accuracy.
+    `temperature` is τ, `momentum` m, as published; the other arguments are as in `mmt_step`, and returned are info_nce,
+    loss and accuracy.
     """
     with autocast or nullcontext():
         queries = F.normalize(network.pooled_and_neck(view)[1])
@@ -180,13 +173,8 @@ def source_step(
 ) -> Parts:
     """One step of source pre-training: classification and softmax-triplet loss on the source batch.
 
-    The target batch goes forward through the same network in train mode and moves its batch-norm statistics;
-    no loss is taken on it.
-
-    Args:
-        network: In train mode.
-        source, pids, target: Augmented source images (B, 3, H, W), their identities (B), and target images
-            (B', 3, H, W).
+    The target batch (B', 3, H, W) goes forward through the same network in train mode and moves its batch-norm
+    statistics; no loss is taken on it. The other arguments are as in `mmt_step`.
     """
     with autocast or nullcontext():
         features, logits = network(source)
@@ -257,14 +245,11 @@ EAGER_STEPS = 3  # before a capture, so that every library has chosen its kernel
 def take_steps(
     step: Callable[..., Parts], inputs: Iterable[Sequence[Tensor]], first: int = 0, *, graph: bool = True
 ) -> dict[str, float]:
-    """Take a step per element of `inputs`, and give the means of its parts.
-
-    On a GPU the steps are replayed as a CUDA graph, whose launch costs little.
+    """Take a step per element of `inputs`, tensors of the same shapes each time, and give the means of its parts.
 
     Args:
         step: Called with the number of the step (a tensor where it is captured) and an element's tensors.
-        inputs: Tensors of the same shapes each time.
-        graph: False launches every kernel by itself, on a GPU too.
+        graph: On a GPU, replay the steps as a CUDA graph, whose launch costs little; False: every kernel by itself.
 
     Raises:
         FloatingPointError: A loss was not finite; found within `STEPS_BETWEEN_CHECKS` steps.

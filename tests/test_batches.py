@@ -27,7 +27,7 @@ def load_one(path: Path, height: int = 8, width: int = 4) -> np.ndarray:
 # --- load_images --------------------------------------------------------------------------------
 
 
-def test_images_are_resized_whatever_the_number_of_threads(tmp_path):
+def test_images_are_resized_whatever_the_number_of_threads(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     sources = [
         Image.fromarray(rng.integers(0, 256, (int(h), int(w), 3), dtype=np.uint8))
@@ -42,8 +42,9 @@ def test_images_are_resized_whatever_the_number_of_threads(tmp_path):
     for image, source in zip(images, sources):
         expected = np.asarray(source.resize((12, 24), Image.Resampling.BICUBIC))
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-    for workers in (1, 3):
-        assert torch.equal(load_images(tmp_path, names, 24, 12, workers=workers), images)
+    for threads in (1, 3):
+        monkeypatch.setattr("mmtlib.processes.usable_cores", lambda: threads)  # noqa: B023
+        assert torch.equal(load_images(tmp_path, names, 24, 12), images)
 
 
 def test_no_images_is_an_empty_tensor(tmp_path):

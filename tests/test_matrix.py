@@ -97,7 +97,7 @@ def test_what_a_method_does_not_see_makes_no_cell_of_its_own(tmp_path):
 
 
 WRONG = {
-    "unknown key": (GOOD | {"method": ["mmt"]}, ["unknown key 'method', did you mean 'methods'"]),
+    "unknown key": (GOOD | {"method": ["mmt"]}, ["unknown key 'method': did you mean 'methods'"]),
     "missing tasks": ({"profile": "smoke"}, ["tasks: expected a list", "found None"]),
     "missing seeds": ({k: v for k, v in GOOD.items() if k != "seeds"}, ["seeds: expected a list", "found None"]),
     "profile": (GOOD | {"profile": "fast"}, ["profile: expected one of smoke", "found 'fast'"]),

@@ -146,8 +146,7 @@ def contradictions(dataset: ReIDDataset, *, content: bool = True) -> tuple[tuple
         Lines of contradictions and of notes, each with its count and three examples.
     """
     pictures: dict[str, list[tuple[str, str, int, int]]] = defaultdict(list)
-    people: dict[str, set[int]] = {}
-    notes = []
+    people, notes = {}, []
     for part, split in dataset.parts.items():
         pids, camids = split.pids.tolist(), split.camids.tolist()
         keys: Sequence[str] = digests(dataset.root, split.paths) if content else split.paths

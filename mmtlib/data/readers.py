@@ -124,8 +124,7 @@ def _read_boxes(root: Path, name: str) -> ReIDDataset:
         if not paths:
             raise InputError(f"{root / part} holds no images; each of the three folders of {name} must.")
         labels = [_BOX.match(posixpath.basename(path)) for path in paths]
-        bad = [path for path, label in zip(paths, labels, strict=True) if label is None]
-        if bad:
+        if bad := [path for path, label in zip(paths, labels) if label is None]:
             raise InputError(
                 f"{root}: {len(bad)} image names do not start with identity and camera: {some(bad)}. "
                 "Expected names such as 0002_c1s1_000451_03.jpg; rename or remove these files."

@@ -21,7 +21,7 @@ from mmtlib.processes import in_threads
 from mmtlib.world import generate, pictures, world
 from mmtlib.world.masks import masks
 
-DATA_SETTINGS = ("source", "target", "same_domain", "world_seed", "world_scale", "gap", "height", "width")
+_DATA_SETTINGS = ("source", "target", "same_domain", "world_seed", "world_scale", "gap", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Images:
     pids: np.ndarray
     camids: np.ndarray
     labels: np.ndarray | None = (
-        None  # corrected pseudo labels (N), −1 for what is left out; None: there are none
+        None  # corrected pseudo labels (N), −1 for what is left out, where there are any
     )
 
 
@@ -44,6 +44,11 @@ class Task:
     target: Images
     query: Images
     gallery: Images
+
+
+def data_settings(settings: Settings) -> Settings:
+    """The same where all that decides no image is left at its default: runs on the same data share it."""
+    return Settings(**{name: getattr(settings, name) for name in _DATA_SETTINGS})
 
 
 def open_dataset(name: str, settings: Settings) -> ReIDDataset:
@@ -88,13 +93,9 @@ def generate_world(domain: str, settings: Settings) -> Path:
 
 
 def load_images(
-    root: str | Path, paths: Sequence[str], height: int, width: int, device: torch.device | str = "cpu", *,
-    workers: int | None = None,
-) -> Tensor:  # fmt: skip
-    """Decode all images once, resize them (bicubic) and keep them as one tensor (N, 3, H, W), uint8, RGB.
-
-    `workers` are threads (default: one per core, at most 16), which do not change the result.
-    """
+    root: str | Path, paths: Sequence[str], height: int, width: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Decode all images once, resize them (bicubic) and keep them as one tensor (N, 3, H, W), uint8, RGB."""
     if height < 1 or width < 1:
         raise InputError(f"Images cannot be {height} x {width} pixels; both must be at least 1.")
     images = np.empty((len(paths), 3, height, width), np.uint8)
@@ -106,7 +107,7 @@ def load_images(
             return f"{shown(paths[index])}: {error}"
         return ""
 
-    if problems := [line for line in in_threads(read, range(len(paths)), workers) if line]:
+    if problems := [line for line in in_threads(read, range(len(paths))) if line]:
         raise InputError(
             f"{len(problems)} of {len(paths)} images in {root} cannot be read; replace or remove them:\n  "
             + some(problems, separator="\n  ")
@@ -127,7 +128,7 @@ def load_masks(domain: str, settings: Settings, paths: Sequence[str]) -> dict[st
 
 def load_task(settings: Settings) -> Task:
     """The decoded images of a task, on the GPU when there is one; kept for the next run of this process."""
-    data = Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS})
+    data = data_settings(settings)
     task = _load_task(data, *data_keys(data))
     labels = target_labels(settings)
     return task if labels is None else replace(task, target=replace(task.target, labels=labels))

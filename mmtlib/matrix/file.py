@@ -7,14 +7,13 @@ import reprlib
 import typing
 from collections import Counter
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, PROFILES, Settings, make_settings
+from mmtlib.config import EMBEDDED_DOMAINS, PROFILES, Settings, make_settings, one_of
 from mmtlib.runs.cells import Cell
 
 MAX_CELLS = 10_000
@@ -87,9 +86,7 @@ def _cells(product: Any) -> Iterator[Cell]:
     if not isinstance(product, dict):
         raise InputError(f"expected a mapping with the keys {', '.join(KEYS)}, found {_brief(product)}")
     for key in product:
-        if key not in KEYS:
-            near = "".join(f", did you mean {name!r}" for name in get_close_matches(str(key), KEYS, 1))
-            raise InputError(f"unknown key {key!r}{near}: known are {', '.join(KEYS)}")
+        one_of("key", key, KEYS)
     profile = product.get("profile", "quick")
     if not (isinstance(profile, str) and profile in PROFILES):
         raise InputError(f"profile: expected one of {', '.join(PROFILES)}, found {_brief(profile)}")

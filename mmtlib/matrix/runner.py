@@ -46,9 +46,6 @@ def run_batch(
 
     Returns:
         The jobs that failed, with their errors.
-
-    Raises:
-        InputError: The matrix cannot be run, another batch is at work in `out`, or no scheduler answers.
     """
     from mmtlib.pages.report import write_report
     from mmtlib.results.matrix_results import write_results

@@ -24,10 +24,7 @@ _processes: set[subprocess.Popen] = set()
 def run_process(out: Path, number: int, environment: dict[str, str] | None = None) -> None:
     """Run the job of a number of the batch planned in `out`, in a process of its own, and wait for it.
 
-    `environment` holds variables for it, such as CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        RuntimeError: It failed; the message is what it said last.
+    `environment` holds variables for it. A RuntimeError says what a job that failed said last.
     """
     command = [sys.executable, "-m", "mmtlib", "batch", "--out", str(out), "--job", str(number)]
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
@@ -52,10 +49,7 @@ def run_process(out: Path, number: int, environment: dict[str, str] | None = Non
 
 @contextmanager
 def local_slots(out: Path, slots: int | None = None) -> Iterator[Workers]:
-    """Slots of this machine: one per GPU, which is the only one that its job sees, else one per core.
-
-    With more `slots` than GPUs, jobs share them.
-    """
+    """Slots of this machine: one per GPU, the only one its job sees (shared by more `slots`), else one per core."""
     environments = slot_environments(slots)
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for environment in environments:
@@ -98,13 +92,8 @@ def dask_workers(out: Path, address: str, say: Callable[[str], None]) -> Iterato
     Jobs of a worker that is lost are given to another one, where they go on from their last epoch; a job that fails is
     tried once more. Where workers declare GPUs (`dask worker --resources GPU=1`), each job takes one of them.
 
-    Args:
-        address: Of the scheduler, such as tcp://10.0.0.1:8786.
-        say: Called with a line when there is no worker, for which it waits `PATIENCE` seconds.
-
-    Raises:
-        InputError: `distributed` is not installed, no scheduler answers, or it has no worker.
-        ConnectionError: By the check: the scheduler is gone.
+    `say` is called with a line when there is no worker, for which it waits `PATIENCE` seconds. The check raises a
+    ConnectionError when the scheduler is gone.
     """
     try:
         from distributed import Client

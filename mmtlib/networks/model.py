@@ -48,9 +48,8 @@ class ReIDNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Embed normalised images (B, 3, H, W).
 
-        Returns:
-            In train mode `(features (B, D), logits (B, K))`, the features before the batch norm;
-            in eval mode the embedding (B, D) with unit rows.
+        In train mode `(features (B, D), logits (B, K))`, the features before the batch norm; in eval mode the embedding
+        (B, D) with unit rows.
         """
         features, neck = self.pooled_and_neck(images)
         if not self.training:
@@ -77,10 +76,7 @@ class ReIDNetwork(nn.Module):
             return features, self.feat_bn(features)
 
     def set_classifier(self, weight: Tensor) -> None:
-        """Replace the classifier by a copy of `weight` (K, D), for example the L2-normalised cluster centres.
-
-        The new parameter is unknown to existing optimisers.
-        """
+        """Replace the classifier by a copy of `weight` (K, D), a parameter that is unknown to existing optimisers."""
         if weight.ndim != 2 or weight.shape[1] != self.num_features or weight.shape[0] < 1:
             raise InputError(
                 f"classifier weights have shape {tuple(weight.shape)}, expected (K, {self.num_features}): "
@@ -114,7 +110,7 @@ def build_network(
         width: Channels of the first stage of "small".
         stem_stride: 2 or 4, of "small" alone; 4 takes three quarters of the time and sees less fine detail.
         stem_relu: ReLU between the stem's batch norm and its max-pool; None: as the authors have it, which is none in
-            "resnet50" and one in "ibn-resnet50". "small" always has one.
+            "resnet50" and one in "ibn-resnet50".
         bn_group: Images per batch-norm group in training (16 = the authors' four GPUs); None: the whole batch.
         imagenet: A file of ImageNet weights, or "cache" for torchvision's cached file; None: random weights.
 

@@ -57,25 +57,31 @@ def load_authors_checkpoint(path: str | Path, network: ReIDNetwork) -> dict[str,
 
     Returns:
         What the checkpoint says besides: `layout`, and for example `epoch` and `best_mAP`.
-
-    Raises:
-        InputError: The file cannot be read safely, or its weights are not those of this architecture.
     """
     state, facts = read_state_dict(path)
-    _fill(network, state, facts["layout"], path)
+    expected = network.state_dict()
+    classifier = state.get("classifier.weight")
+    if classifier is None:
+        del expected["classifier.weight"]  # embeddings do without it
+    elif classifier.ndim == 2 and classifier.shape[1] == network.num_features:
+        expected["classifier.weight"] = classifier
+    check_fit(state, expected, network.name, path)
+    if facts["layout"] != "MMT" and network.name == "resnet50" and not network.options.get("stem_relu"):
+        raise InputError(
+            f"{path} is a ResNet-50 of {facts['layout']}, which has a ReLU after the stem's batch norm: "
+            'build the network with build_network("resnet50", ..., stem_relu=True)'
+        )
+    if classifier is not None:
+        network.set_classifier(classifier)
+    network.load_state_dict(state, strict=False)  # all but step counters was checked above
     return facts
 
 
 def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
     """A network from weights of any kind that this package reads, on the CPU, in eval mode.
 
-    Args:
-        path: A file of `save_network`, or weights as `load_authors_checkpoint` and `read_state_dict` take them; the
-            architecture is seen from it.
-        gain: Of a foreign "small" network, whose weights do not hold its factor on the pooled feature.
-
-    Raises:
-        InputError: What the file is, where it is none of these.
+    The architecture is seen from the file; `gain` is that of a foreign "small" network, whose weights do not hold its
+    factor on the pooled feature.
     """
     if trained_as(path) is not None:
         return load_network(path).eval()
@@ -88,15 +94,12 @@ def open_network(path: str | Path, *, gain: float | None = None) -> ReIDNetwork:
     elif (stem := state.get("base.0.weight")) is not None and stem.ndim == 4:
         options = {"width": stem.shape[0], "stem_stride": stem.shape[2] - 1, "gain": gain}
     network = build_network(name, 1, **options)
-    _fill(network, state, facts["layout"], path)
+    load_authors_checkpoint(path, network)
     return network.eval()
 
 
 def trained_as(path: str | Path) -> dict[str, Any] | None:
-    """The configuration of a network's training: from its file, else from `config.json` beside it, else empty.
-
-    None for weights of others.
-    """
+    """What a network was trained with, from its file or `config.json` beside it; None for weights of others."""
     metadata = read_safetensors(path)[1] if is_safetensors(path) else {}
     if "mmtlib_network" not in metadata:
         return None
@@ -114,17 +117,13 @@ def settings_of(
 ) -> tuple[Settings, list[str]]:
     """The settings under which a network file is used: those of its training, with `overrides` on top.
 
-    Args:
-        profile: What the user named, if anything: it speaks for a file that does not know its training.
-
-    Returns:
-        The settings, and a line for everything asked for that contradicts the training.
+    A `profile` speaks for a file that does not know its training. Returned beside the settings is a line for everything
+    asked for that contradicts the training.
 
     Raises:
-        InputError: Neither the file nor the user says how large images are; an override of what is built into the
-            network.
+        InputError: Nobody says how large images are; an override of what is built into the network.
     """
-    overrides, trained = dict(overrides or {}), trained_as(path)
+    overrides, trained = overrides or {}, trained_as(path)
     if not trained:
         if profile is None and not {"height", "width"} <= set(overrides):
             raise InputError(
@@ -142,21 +141,3 @@ def settings_of(
                 )
             notes.append(f"trained with {name}={before}, used with {name}={value}")
     return settings.replace(**overrides), notes
-
-
-def _fill(network: ReIDNetwork, state: dict[str, Any], layout: str, path: str | Path) -> None:
-    expected = network.state_dict()
-    classifier = state.get("classifier.weight")
-    if classifier is None:
-        del expected["classifier.weight"]  # embeddings do without it
-    elif classifier.ndim == 2 and classifier.shape[1] == network.num_features:
-        expected["classifier.weight"] = classifier
-    check_fit(state, expected, network.name, path)
-    if layout != "MMT" and network.name == "resnet50" and not network.options.get("stem_relu"):
-        raise InputError(
-            f"{path} is a ResNet-50 of {layout}, which has a ReLU after the stem's batch norm: "
-            'build the network with build_network("resnet50", ..., stem_relu=True)'
-        )
-    if classifier is not None:
-        network.set_classifier(classifier)
-    network.load_state_dict(state, strict=False)  # all but step counters was checked above

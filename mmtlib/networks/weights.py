@@ -96,15 +96,12 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the weights in a checkpoint or a safetensors file under this package's layer names.
 
-    The wrappers of DataParallel, torch.compile and AveragedModel are taken off, wherever they stand in a name.
+    The wrappers of DataParallel, torch.compile and AveragedModel are taken off, wherever they stand in a name. Of a
+    student and its mean network (OpenUnReID) the mean network is taken, which is the one they evaluate.
 
     Returns:
         The tensors by name, and facts: the numbers at the checkpoint's top level (`epoch`, `best_mAP`) and `layout`:
         "MMT", or "OpenUnReID" or "SpCL", whose ResNet-50 has a ReLU after the stem's batch norm.
-        Of a student and its mean network (OpenUnReID) the mean network is taken, which is the one they evaluate.
-
-    Raises:
-        InputError: As in `read_pickle`, or there are no weights in the file, or two of one name.
     """
     content = read_safetensors(path)[0] if is_safetensors(path) else read_pickle(path)
     facts: dict[str, Any] = {}
@@ -162,14 +159,11 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
 
     Missing step counters of batch norms (old checkpoints) are no fault.
     """
-    both = [n for n in state if n in expected]
-    shapes = {n: (tuple(state[n].shape), tuple(expected[n].shape)) for n in both}
+    other = [n for n in state if n in expected and state[n].shape != expected[n].shape]
     faults = {
         "missing": [n for n in expected if n not in state and not n.endswith("num_batches_tracked")],
         "unexpected": [n for n in state if n not in expected],
-        "of another shape": [
-            f"{n} {ours} for {other}" for n, (ours, other) in shapes.items() if ours != other
-        ],
+        "of another shape": [f"{n} {tuple(state[n].shape)} for {tuple(expected[n].shape)}" for n in other],
         "not finite": [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())],
     }
     parts = [f"{len(names)} {what}: {some(names, 4)}" for what, names in faults.items() if names]

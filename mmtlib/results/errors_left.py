@@ -10,7 +10,7 @@ import pandas as pd
 
 from mmtlib import InputError
 from mmtlib.config import METHODS, Settings
-from mmtlib.data.tasks import DATA_SETTINGS, load_task, open_dataset
+from mmtlib.data.tasks import data_settings, load_task, open_dataset
 from mmtlib.files import write_json
 from mmtlib.noise.causes import Cause, brightness, error_rates, merge_causes, read_attributes, split_causes
 from mmtlib.results.runs import read_committed, run_folders
@@ -45,7 +45,7 @@ def errors_left(place: Path, file: Path, say: Callable[[str], None] = print) -> 
     for run in run_folders(place):
         if run.result["method"] in PAIRED:
             config = run.result["config"]
-            causes, pids = _target(Settings(**{name: config[name] for name in DATA_SETTINGS}))
+            causes, pids = _target(data_settings(Settings.of(config)))
             rows += run_errors(run, causes, pids)
             say(f"{METHODS[run.result['method']].title}, {task_name(run.result)}, seed {run.result['seed']}")
     if not rows:

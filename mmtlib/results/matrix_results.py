@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmtlib.config import Settings, config_hash
-from mmtlib.data.tasks import DATA_SETTINGS, data_keys
+from mmtlib.data.tasks import data_keys, data_settings
 from mmtlib.files import write_json
 from mmtlib.results.runs import FinishedRun, read_committed
 from mmtlib.results.tables import QUALITY, SCORES, task_name
@@ -78,8 +78,8 @@ def _current(entries: Iterable[dict]) -> Iterable[dict]:
     """The entries whose hash this code gives to their settings."""
     keys = functools.cache(data_keys)
     for item in entries:
-        data = keys(Settings(**{name: item["config"][name] for name in DATA_SETTINGS}))
-        if config_hash(run_config(Settings.of(item["config"]), data)) == item["config_hash"]:
+        settings = Settings.of(item["config"])
+        if config_hash(run_config(settings, keys(data_settings(settings)))) == item["config_hash"]:
             yield item
 
 

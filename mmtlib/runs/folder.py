@@ -72,11 +72,10 @@ class RunFolder:
                 "precision=float32; the last checkpoint is whole"
             )
         if arrays:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            write_atomic(self.path / "epochs" / f"{len(history):03d}.npz", buffer.getvalue())
+            file = self.path / "epochs" / f"{len(history):03d}.npz"
+            write_atomic(file, lambda stream: np.savez_compressed(stream, **arrays))
         write_lines(self.path / "history.jsonl", history)
-        buffer = io.BytesIO()
+        buffer = io.BytesIO()  # on a full disk torch.save would not say so
         torch.save(state | {"epochs": len(history)}, buffer)
         write_atomic(self.path / "checkpoint.pt", buffer.getvalue())
 

@@ -73,7 +73,6 @@ def work_off(
 
     Args:
         jobs: In the order in which to begin them.
-        submit: Starts a job somewhere.
         update: Called about twice a second.
         slots: Jobs at a time; None: all that could begin are handed out, and wait elsewhere. A job that is held back
             here can be overtaken by a longer one that becomes ready meanwhile, so that the short ones come last.

@@ -8,7 +8,7 @@ import torch
 
 from mmtlib import InputError
 from mmtlib.config import EMBEDDED_DOMAINS, METHODS, Settings
-from mmtlib.data.tasks import DATA_SETTINGS, data_keys, generate_world
+from mmtlib.data.tasks import data_keys, data_settings, generate_world
 from mmtlib.processes import process_pool, usable_cores
 from mmtlib.runs import preflight
 from mmtlib.runs.cells import Cell
@@ -24,7 +24,7 @@ def plan(cells: Sequence[Cell], out: Path) -> list[Job]:
     keys = functools.cache(data_keys)  # of a large folder they take a second
     for cell in cells:
         settings, needs = cell.settings, []
-        data = keys(Settings(**{name: getattr(settings, name) for name in DATA_SETTINGS}))
+        data = keys(data_settings(settings))
         for index in range(METHODS[settings.method].networks):
             folder = source_folder(settings, index, out, data).path
             needs.append(folder / "result.json")
@@ -39,10 +39,7 @@ def run_all(
 ) -> list[RunFolder]:
     """All the wanted runs, trained where they do not exist yet; progress with the time left goes to stderr.
 
-    Args:
-        wanted: Repeated ones are trained once.
-        out, profile: As in `run`.
-        workers: Processes at a time; None: one per core, or one where there is a GPU.
+    `workers` are processes at a time; None: one per core, or one where there is a GPU.
 
     Raises:
         InputError: A setting or the data cannot be used; found before or while training.
@@ -64,8 +61,7 @@ def run_all(
 
 def draw_worlds(wanted: Sequence[Settings]) -> None:
     """Generate the embedded domains before processes ask for them side by side."""
-    data = {Settings(**{name: getattr(s, name) for name in DATA_SETTINGS}) for s in wanted}
-    for settings in sorted(data, key=repr):
+    for settings in sorted(set(map(data_settings, wanted)), key=repr):
         for name in {settings.source, settings.target} & set(EMBEDDED_DOMAINS):
             generate_world(name, settings)
 

@@ -26,15 +26,9 @@ TINY = 1_000_000  # pixels that the networks see in a step: up to here it takes 
 
 
 def check(wanted: Collection[Settings]) -> None:
-    """Refuse runs that could not end well, before anything is trained.
+    """Refuse runs that could not end well, with everything that was found, before anything is trained.
 
-    Raises:
-        InputError: Names everything that was found: data that the method cannot use (no labels where it needs some,
-            more clusters than images, no query that could be scored), ImageNet weights that are missing, two faiss
-            packages in one environment.
-
-    Warns:
-        UserWarning: A data set contradicts itself (`checks.contradictions`): results on it mean less than they say.
+    Data sets that contradict themselves (`checks.contradictions`) are a UserWarning: results on them mean less.
     """
     found = _faiss_clash() + impossible(wanted) + _folders(wanted)
     for name, source in sorted({(s.backbone, s.imagenet) for s in wanted if s.imagenet}):
@@ -47,10 +41,7 @@ def check(wanted: Collection[Settings]) -> None:
 
 
 def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]:
-    """A line per reason that keeps runs from ever starting, found by opening every data set once.
-
-    `scored`: each needs a score, and so a target with a test set.
-    """
+    """A line per reason that keeps runs from ever starting; `scored`: each needs a target with a test set."""
     counts: dict[tuple, Census] = {}
     found: list[str] = []
     for s in wanted:
@@ -139,9 +130,6 @@ def try_step(settings: Settings) -> int:
 
     Returns:
         Bytes at the peak of a step with the decoded images of the task; 0 where runs are `TINY` and none is taken.
-
-    Raises:
-        InputError: Says what is needed, what is there, and which setting to change.
     """
     batch = settings.num_ids * settings.num_instances
     if batch * settings.height * settings.width * METHODS[settings.method].networks <= TINY:
@@ -172,9 +160,8 @@ def step_memory(settings: Settings) -> int:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    options = {"stem_stride": settings.stem_stride} if settings.backbone == "small" else {}
-    build = functools.partial(build_network, settings.backbone, settings.clusters, **options)
-    networks = [build().to(device).train() for _ in range(method.networks)]
+    build = functools.partial(build_network, settings.backbone, settings.clusters)
+    networks = [build(stem_stride=settings.stem_stride).to(device) for _ in range(method.networks)]
     means = [copy.deepcopy(network) for network in networks] if method.means else []
     shape, rng = (size, 3, settings.height, settings.width), torch.Generator().manual_seed(0)
     random = [torch.rand(shape, generator=rng) for _ in networks]
@@ -211,9 +198,9 @@ def _advice(settings: Settings, images: bool = False) -> str:
         size = f"height={settings.height // 2}, width={settings.width // 2}"
         return f"smaller images take a quarter ({size}), or leave images out of the data set"
     half = max(2, settings.num_ids // 2)
-    small = f"num_ids={half}"
-    if settings.bn_group and half * settings.num_instances % settings.bn_group:
-        small += f" with bn_group={half * settings.num_instances}"
+    batch, small = half * settings.num_instances, f"num_ids={half}"
+    if settings.bn_group and batch % settings.bn_group:
+        small += f" with bn_group={batch}"
     extra = "; precision=bfloat16 takes half of the activations" if settings.precision == "float32" else ""
     return f"lower num_ids, the identities in a batch ({small} takes half of the activations){extra}"
 

@@ -6,6 +6,7 @@ ask for one run at once share it: the second waits on a lock that dies with its 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,7 @@ def run_folder(settings: Settings, out: Path, data: list[str] | None = None) -> 
 def pretrained(
     settings: Settings, index: int, out: Path, progress: Progress | None = None, data: list[str] | None = None
 ) -> RunFolder:
-    """One source pre-training (index 0 or 1 of the pair), of which only the source part of the settings counts.
-
-    Arguments and result as of `run`; `data`: as in `source_config`.
-    """
+    """One source pre-training (index 0 or 1 of the pair), as `run`; `data`: as in `source_config`."""
     data = data or data_keys(settings)
     folder = source_folder(settings, index, out, data)
     if folder.result:
@@ -66,10 +64,7 @@ def pretrained(
     config = source_config(settings, index, data)
     with folder.claimed(config), _one_thread():
         if not folder.result:
-            state, history = folder.load() or (None, [])
-            timed = Stages()
-            epochs = pretrain(settings, index, load_task(settings), state, len(history), timed)
-            last = _follow(epochs, folder, history, timed, progress, "source", settings.source_epochs)
+            last, history = _train(folder, partial(pretrain, settings, index), settings, progress, "source")
             result = {"epochs": len(history), "seconds": {"train": _seconds(history, "train")}}
             folder.finish(last.networks, history, result | _identified(config))
     return folder
@@ -80,8 +75,7 @@ def run(
 ) -> RunFolder:
     """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
 
-    `out` is the folder that holds the cache, `progress` is called after each epoch, and `profile` names one for the
-    result file.
+    `out` is the folder that holds the cache, and `profile` names one for the result file.
     """
     data = data_keys(settings)  # once: for a large folder this takes a second
     folder = run_folder(settings, out, data)
@@ -94,43 +88,39 @@ def run(
     config = run_config(settings, data)
     with folder.claimed(config), _one_thread():
         if not folder.result:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
             started = [source.network().to(device).train() for source in sources]
-            state, history = folder.load() or (None, [])
-            timed = Stages()
-            epochs = adapt(settings, started, load_task(settings), state, len(history), timed)
-            last = _follow(epochs, folder, history, timed, progress, "adapt", settings.epochs)
+            last, history = _train(folder, partial(adapt, settings, started), settings, progress, "adapt")
             result = _result(settings, profile, history, sources)
             folder.finish(last.networks, history, result | _identified(config))
     return folder
 
 
-def _follow(
-    epochs: Iterator[Epoch],
+def _train(
     folder: RunFolder,
-    history: list[dict],
-    timed: Stages,
+    loop: Callable[..., Iterator[Epoch]],
+    settings: Settings,
     progress: Progress | None,
     stage: str,
-    total: int,
-) -> Epoch:
-    """Take a loop's epochs one by one: time, keep and announce each, and return the last."""
-    for epoch in epochs:
+) -> tuple[Epoch, list[dict]]:
+    """Take the epochs that a run lacks one by one: time, keep and announce each. The last one, and the history."""
+    state, history = folder.load() or (None, [])
+    timed, total = Stages(), settings.source_epochs if stage == "source" else settings.epochs
+    for epoch in loop(load_task(settings), state, len(history), timed):
         if epoch.record:
             history.append(epoch.record | timed.record())
             if epoch.number:  # what was not trained needs no checkpoint
                 folder.save(epoch.state, history, epoch.arrays)
                 if progress:
                     progress(stage, epoch.number, total)
-    return epoch
+    return epoch, history
 
 
 def _result(
     settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]
 ) -> dict[str, Any]:
     """The contract's result file. The scores are those of the last epoch, None where the target has no test set."""
-    last = history[-1]
-    stages = last["seconds"]
+    last, stages = history[-1], history[-1]["seconds"]
     steps = settings.iterations * settings.num_ids * settings.num_instances * last["epoch"]
     return {
         **{name: getattr(settings, name) for name in ("method", "source", "target")},

@@ -1,7 +1,5 @@
 """A camera trap's folder, as a stand-in for images that are not people: drawn animals, told apart by their coats."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +7,26 @@ from PIL import Image, ImageDraw
 
 from mmtlib.files import write_atomic
 
+ANIMALS, PASSAGES = 24, 4
 SIDE, FINE = 64, 4  # pixels of an image; how much larger it is drawn, so that edges are smooth
 
 
-def draw_herd(
-    folder: str | Path, *, animals: int = 24, passages: int = 4, frames: int = 3, seed: int = 0
-) -> Path:
+def draw_herd(folder: str | Path, *, frames: int = 3) -> Path:
     """Draw images of spotted animals, unless they are there.
 
     An animal passes a camera a few times and is taken in a burst of frames each time. A passage has its own light,
     place and background; frames of a burst differ by a step and by noise. `photos/` is a plain folder whose names and
     order tell nothing; `labels.csv` (path, pid, camid, passage) tells the truth.
     """
-    folder, rng = Path(folder), np.random.default_rng(seed)
+    folder, rng = Path(folder), np.random.default_rng(0)
     if (folder / "labels.csv").exists():  # written last
         return folder
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    numbers = iter(rng.permutation(animals * passages * frames))
+    numbers = iter(rng.permutation(ANIMALS * PASSAGES * frames))
     rows = ["path,pid,camid,passage"]
-    for animal in range(animals):
+    for animal in range(ANIMALS):
         coat = _coat(rng)
-        for passage in range(passages):
+        for passage in range(PASSAGES):
             camera = int(rng.integers(3))
             light, ground, start = rng.uniform(0.6, 1.1), rng.uniform(-18, 18, 3), rng.uniform(-4, 4, 2)
             for frame in range(frames):
@@ -37,7 +34,7 @@ def draw_herd(
                 pixels = _picture(coat, camera, ground, step) * light + rng.normal(0, 4, (SIDE, SIDE, 3))
                 path = f"photos/IMG_{next(numbers):04d}.png"
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / path)
-                rows.append(f"{path},{animal},{camera},{animal * passages + passage}")
+                rows.append(f"{path},{animal},{camera},{animal * PASSAGES + passage}")
     write_atomic(folder / "labels.csv", "\n".join(rows) + "\n")
     return folder
 

@@ -1,7 +1,5 @@
 """Where the person and each garment are in a picture of the embedded world, drawn again from its name."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 
@@ -21,16 +19,8 @@ _NAME = re.compile(r"(-1|\d+)_c(\d+)s1_(\d{6})_(\d+)\.jpg")
 def masks(place: World, path: str) -> dict[str, np.ndarray]:
     """How much of each pixel shows the person, and each of `PARTS`, with what stands in front left out.
 
-    A part is where a picture changes when its dye does, so that a mask and a picture cannot part ways.
-
-    Args:
-        path: Of one of the world's pictures, as `generate` names it.
-
-    Returns:
-        "person" and the parts, each (height, width), float32, from 0 to 1.
-
-    Raises:
-        InputError: The name is not one of an embedded world.
+    A part is where a picture changes when its dye does, so that a mask and a picture cannot part ways. `path` is of a
+    picture as `generate` names it; "person" and the parts are float32 (height, width) from 0 to 1.
     """
     found = _NAME.fullmatch(PurePosixPath(path).name)
     if not found:

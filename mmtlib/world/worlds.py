@@ -59,11 +59,9 @@ def render(domain: str, identity: int, camera: int = 0, index: int = 0, *, view:
            occluder: str | None = None, expose: bool = True, **look: Any) -> np.ndarray:  # fmt: skip
     """Draw one picture of one person under one camera, as `generate` would: uint8 (height, width, 3).
 
-    Args:
-        identity: From 0; pid - 1 for training and test identities.
-        index: Which of the pictures of this person under this camera; any number of at least 0.
-        view, occluder: One of `VIEWS`, and "none" or one of `OCCLUDERS`, instead of the drawn ones.
-        expose: False leaves out the camera's colours, blur and noise.
+    `identity` counts from 0 (pid - 1 of training and test), `index` this person's pictures under this camera, of which
+    there is no last. `view` and `occluder` ("none" too) stand in for the drawn ones; without `expose` the camera's
+    colours, blur and noise are left out.
     """
     place = world(domain, **look)
     if not 0 <= camera < len(place.cameras) or identity < 0 or index < 0:
