@@ -1,7 +1,5 @@
 """Pseudo labels cluster by cluster and person by person: merges, splits, cameras, silhouettes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,10 +157,10 @@ def second_opinion(features: np.ndarray, labels: np.ndarray, given: int | None) 
     return other, int(other.max()) + 1
 
 
-def suggestions(labels: np.ndarray, other: np.ndarray, least: int = 4) -> dict[int, str]:
+def suggestions(labels: np.ndarray, other: np.ndarray) -> dict[int, str]:
     """What a second clustering makes of each cluster: "split", "merge 3 8" (with these), or "".
 
-    A cluster is to be split where each of two of the other clusters holds `least` or more of its images; two are to be
+    A cluster is to be split where each of two of the other clusters holds four or more of its images; two are to be
     merged where one of the others holds at least half of each. Only a reason to look: the other may be the wrong one.
     """
     flow = label_flow(labels, other)
@@ -170,7 +168,7 @@ def suggestions(labels: np.ndarray, other: np.ndarray, least: int = 4) -> dict[i
     shared = table[:, flow.after >= 0]
     if not shared.size:
         return dict.fromkeys(clusters.tolist(), "")
-    split, most = (shared >= least).sum(axis=1) > 1, shared.argmax(axis=1)
+    split, most = (shared >= 4).sum(axis=1) > 1, shared.argmax(axis=1)
     most = np.where(2 * shared.max(axis=1) >= table.sum(axis=1), most, -1 - np.arange(len(most)))
     found = {}
     for cluster, torn, home in zip(clusters.tolist(), split, most):
@@ -194,15 +192,14 @@ def review_table(
         `path`, `cluster`, `silhouette`, `distance` (Euclidean, to the mean of the cluster), `nearest` (other cluster)
         and `suggestion` (for the cluster, see `suggestions`); missing where there is none.
     """
-    kept, told = labels >= 0, suggestions(labels, other)
+    told = suggestions(labels, other)
     rows = pd.DataFrame({"path": pd.Series(names, dtype=object), "cluster": labels, "silhouette": np.nan})
     rows["distance"], rows["nearest"] = np.nan, pd.NA
     if len(told) > 1:
         rows["silhouette"], nearest = placed(features, labels)
-        rows["nearest"] = pd.array(nearest, dtype="Int64")
-        rows.loc[~kept, "nearest"] = pd.NA
+        rows["nearest"] = pd.arrays.IntegerArray(nearest, mask=labels < 0)
     for cluster in told:
         own = features[labels == cluster]
         rows.loc[labels == cluster, "distance"] = np.linalg.norm(own - own.mean(axis=0), axis=1)
-    rows["suggestion"] = [told.get(cluster, "") for cluster in labels.tolist()]
+    rows["suggestion"] = rows["cluster"].map(told).fillna("")
     return rows.round(4).sort_values(["cluster", "silhouette"], ignore_index=True)
