@@ -201,5 +201,5 @@ def review_table(
     for cluster in told:
         own = features[labels == cluster]
         rows.loc[labels == cluster, "distance"] = np.linalg.norm(own - own.mean(axis=0), axis=1)
-    rows["suggestion"] = rows["cluster"].map(told).fillna("")
+    rows["suggestion"] = [told.get(cluster, "") for cluster in labels.tolist()]
     return rows.round(4).sort_values(["cluster", "silhouette"], ignore_index=True)

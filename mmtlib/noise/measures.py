@@ -98,9 +98,7 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
     (Hungarian method on the table of common images).
     """
     if before.shape != after.shape:
-        raise InputError(
-            f"labels {before.shape} and {after.shape} are not of one length: the same images twice"
-        )
+        raise InputError(f"labels {before.shape} and {after.shape} are not of one length, of the same images")
     rows, row = np.unique(before, return_inverse=True)
     columns, column = np.unique(after, return_inverse=True)
     flat = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))

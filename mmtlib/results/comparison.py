@@ -177,11 +177,9 @@ def readable_by_year(rows: pd.DataFrame) -> pd.DataFrame:
 def best_minus_last(runs: Sequence[FinishedRun]) -> pd.Series:
     """What a choice of the epoch by test scores would add to each method's mAP: mean of best − last, by title."""
     titles = [METHODS[run.result["method"]].title for run in runs]
-    scores = [pd.Series([epoch["mAP"] for epoch in run.history]) for run in runs]
-    bonus = pd.Series(
-        [each.max() - each.iloc[-1] if len(each) > 1 else np.nan for each in scores], dtype=float
-    )
-    return bonus.groupby(titles, sort=False).mean().dropna()
+    curves = [[epoch["mAP"] for epoch in run.history] for run in runs]
+    bonus = [max(curve) - curve[-1] if len(curve) > 1 else np.nan for curve in curves]
+    return pd.Series(bonus, dtype=float).groupby(titles, sort=False).mean().dropna()
 
 
 def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
