@@ -52,8 +52,7 @@ def embed(
     taken as it is. Memory holds `part` decoded images and all features.
 
     Args:
-        data: A folder of images, a data set or an embedded domain.
-        checkpoint: Weights of any kind that `networks.open_network` reads.
+        data, checkpoint: As `open_dataset` and `networks.open_network` read them.
         settings: How the network is used, as `networks.settings_of` finds it.
         say: Called with a line per `part` images.
 

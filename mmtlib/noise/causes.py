@@ -28,19 +28,11 @@ class Cause:
 
 # What images of two people may share: attribute → title. Values of _NOTHING are not shared by anybody.
 _SHARED = {
-    "upper_colour": "same upper colour",
-    "upper": "same upper garment",
-    "upper_pattern": "same upper pattern",
-    "lower_colour": "same lower colour",
-    "lower": "same lower garment",
-    "shoes_colour": "same shoe colour",
-    "bag": "same bag",
-    "hat": "same hat",
-    "hair_colour": "same hair colour",
-    "build": "same build",
-    "view": "same view",
-    "occluder": "same occluder",
-}
+    "upper_colour": "same upper colour", "upper": "same upper garment", "upper_pattern": "same upper pattern",
+    "lower_colour": "same lower colour", "lower": "same lower garment", "shoes_colour": "same shoe colour",
+    "bag": "same bag", "hat": "same hat", "hair_colour": "same hair colour", "build": "same build",
+    "view": "same view", "occluder": "same occluder",
+}  # fmt: skip
 _NOTHING = ("none", "", "-1")
 HIDDEN = 0.1  # share of a figure from which on it counts as occluded
 

@@ -98,7 +98,7 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
     (Hungarian method on the table of common images).
     """
     if before.shape != after.shape:
-        raise InputError(f"labels {before.shape} and {after.shape} are not of one length, of the same images")
+        raise InputError(f"labels {before.shape} and {after.shape}: expected those of the same images twice")
     rows, row = np.unique(before, return_inverse=True)
     columns, column = np.unique(after, return_inverse=True)
     flat = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
@@ -167,11 +167,9 @@ def corrupt(
     """Replace a share of the labels by wrong ones.
 
     Args:
-        labels: (N), −1 stays −1.
         rate: Share of the labelled images that change.
         kind: "symmetric": any other label, uniformly; "camera": the label of a random image of the same camera with
             another label (the kind of error that a camera's look causes).
-        camids: Cameras (N).
 
     Returns:
         New labels (N), made contiguous again where a small cluster was emptied by chance.

@@ -32,12 +32,9 @@ MAPPED = 1500  # images on the map: more take long and are hard to see
 def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     """Write `noise.json`, `clusters.csv`, `figures/*.png` and `noise.html` into a folder.
 
-    The table has a row per image (`noise.clusters.review_table`), to be corrected and read back.
-
-    Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
-
-    Args:
-        command: How this was asked for; the page quotes it.
+    The table has a row per image (`noise.clusters.review_table`), to be corrected and read back. Where Bokeh is
+    installed, `map.html` lies beside them: the map of the features with the images under the pointer. The page quotes
+    the `command` by which it was asked for.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
     labels = subject.epochs[-1]

@@ -24,12 +24,7 @@ TITLE = "Mutual Mean-Teaching: what was reproduced"
 def write_report(out: str | Path, command: str) -> Path:
     """Write `out/results.json` (the list of all result dicts) and `out/report.html`, from a folder's finished runs.
 
-    Args:
-        out: The folder that holds `cache/` and, where notebooks were run, `notebooks/`.
-        command: What to type to make this report again.
-
-    Returns:
-        The page, which opens without a network.
+    `out` holds `cache/` and, where notebooks were run, `notebooks/`; `command` makes this report again.
 
     Raises:
         InputError: No run is finished.

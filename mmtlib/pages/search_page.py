@@ -31,10 +31,8 @@ def write_search_page(
     """Write `ranks.csv`, `search.json` (what was searched, and how) and `search.html` into a folder.
 
     Args:
-        known: What was searched.
-        ranks: Of `features.search`.
-        command: How this was asked for; the page quotes it.
-        note: What was left out of the answers, in a sentence.
+        ranks: Of `features.search` in what is `known`.
+        command, note: How this was asked for, and what was left out of the answers; the page says both.
         explain: The weights of `known`, to show for each answer where it and the query are alike; None: do not.
     """
     about, settings = known.about, known.about["settings"]
