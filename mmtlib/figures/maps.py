@@ -62,7 +62,7 @@ def umap_sequence(features: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     maps = [umap_map(features[0])]
     for each in features[1:]:
         found, aim = umap_map(each, init=maps[-1]), maps[-1].mean(axis=0)
-        found -= found.mean(axis=0)
+        found = found - found.mean(axis=0)
         turn, _ = orthogonal_procrustes(found, maps[-1] - aim)
         maps.append(found @ turn + aim)
     return np.stack(maps)
