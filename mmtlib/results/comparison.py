@@ -176,10 +176,12 @@ def readable_by_year(rows: pd.DataFrame) -> pd.DataFrame:
 
 def best_minus_last(runs: Sequence[FinishedRun]) -> pd.Series:
     """What a choice of the epoch by test scores would add to each method's mAP: mean of best − last, by title."""
-    titles = [METHODS[run.result["method"]].title for run in runs]
-    curves = [[epoch["mAP"] for epoch in run.history] for run in runs]
-    bonus = [max(curve) - curve[-1] if len(curve) > 1 else np.nan for curve in curves]
-    return pd.Series(bonus, dtype=float).groupby(titles, sort=False).mean().dropna()
+    bonus: dict[str, list[float]] = {}
+    for run in runs:
+        scores = [epoch["mAP"] for epoch in run.history]
+        if len(scores) > 1:
+            bonus.setdefault(METHODS[run.result["method"]].title, []).append(max(scores) - scores[-1])
+    return pd.Series({title: float(np.mean(values)) for title, values in bonus.items()}, dtype=float)
 
 
 def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
