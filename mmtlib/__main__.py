@@ -1,11 +1,10 @@
 """The command line: `mmt` or `python -m mmtlib`. Exit status 0, 1 (failed) or 2 (wrong usage or input)."""
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import io
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -84,7 +83,7 @@ def _run(options: argparse.Namespace) -> None:
     _say("2/3 notebooks")
     lessons.execute_all(out, options.profile, _say)
     _say("3/3 report")
-    page = write_report(out, command=f"mmt run --profile {options.profile}")
+    page = write_report(out, options.asked)
     _say(f"done in {(time.monotonic() - start) / 60:.1f} min: {page}")
 
 
@@ -104,9 +103,8 @@ def _adapt(options: argparse.Namespace) -> None:
     elif own and has_clusters(settings.method) and "clusters" not in given:
         images = census(settings.target, settings).images
         settings = settings.replace(clusters=guessed_clusters(images))
-        _say(
-            f"K = {settings.clusters}: one cluster per 26 of {images:,} images; --set clusters=K takes another"
-        )
+        why = f"one cluster per 26 of {images:,} images"
+        _say(f"K = {settings.clusters}: {why}; --set clusters=K takes another")
 
     def progress(stage: str, done: int, total: int) -> None:
         _say(f"{stage}: epoch {done}/{total}")
@@ -127,7 +125,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from mmtlib.pages.report import write_report
 
-    print(write_report(options.folder.absolute(), command=f"mmt report {options.folder}"))
+    print(write_report(options.folder.absolute(), options.asked))
 
 
 def _book(options: argparse.Namespace) -> None:
@@ -154,13 +152,12 @@ def _noise(options: argparse.Namespace) -> None:
     from mmtlib.pages.subjects import subject_of_images, subject_of_run
 
     if ours:
-        subject, asked = subject_of_run(options.run, options.clusters), f"--run {options.run}"
+        subject = subject_of_run(options.run, options.clusters)
     else:
         settings = _settings_of(options.checkpoint, options)
         given = {"labels": options.labels, "clusters": options.clusters}
         subject = subject_of_images(options.images, options.checkpoint, settings, **given)
-        asked = f"--images {options.images} --checkpoint {options.checkpoint}"
-    print(write_noise_page(subject, options.out.absolute(), f"mmt noise {asked}"))
+    print(write_noise_page(subject, options.out.absolute(), options.asked))
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -176,34 +173,25 @@ def _search(options: argparse.Namespace) -> None:
     if (options.folder is None) == (options.images is None):
         options.usage("give --in, a folder of `mmt embed`, or --images with their --checkpoint")
     if options.images is not None and options.checkpoint is None:
-        options.usage(
-            "--images needs the --checkpoint to embed them with; or embed them first, and give --in"
-        )
+        options.usage("--images needs the --checkpoint to embed them with; or embed first, and give --in")
     from mmtlib.features import embed, read_features, search, weights_of
-    from mmtlib.files import shown
     from mmtlib.pages.search_page import write_search_page
 
     out = options.out.absolute()
     if options.folder is not None:
-        known, asked = read_features(options.folder), f"--in {options.folder}"
+        known = read_features(options.folder)
     else:
         settings = _settings_of(options.checkpoint, options)
         known = embed(options.images, options.checkpoint, settings, out, _say)
-        asked = f"--images {options.images} --checkpoint {options.checkpoint}"
     how = {"top": options.top, "rerank": options.rerank, "camera_rule": options.camera_rule}
     ranks = search(known, options.query, options.checkpoint, **how)
     explain = weights_of(known, options.checkpoint) if options.explain else None
-    said = [f"--top {options.top}", *(f"--{name.replace('_', '-')}" for name in how if how[name] is True)]
-    said += ["--explain"] if explain else []
-    command = " ".join(["mmt search", *map(shown, options.query), asked, *said])
-    note = (
-        "All images are searched."
-        if options.query
-        else "The data set's queries are searched for in its gallery."
-    )
+    note = "All images are searched."
+    if not options.query:
+        note = "The data set's queries are searched for in its gallery."
     if options.camera_rule or not options.query:
         note += " Answers of the query's identity and camera are left out."
-    print(write_search_page(known, ranks, out, command, note, explain))
+    print(write_search_page(known, ranks, out, options.asked, note, explain))
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -239,9 +227,8 @@ def _validate(options: argparse.Namespace) -> None:
     from mmtlib.results.validators import choices, validate
 
     made = choices(validate(options.runs, options.out, _say))
-    print(
-        "Spearman's rank correlation with mAP; mAP below the best choice (regret), above the usual one (gain)"
-    )
+    regret, gain = "mAP below the best choice (regret)", "above the usual one (gain)"
+    print(f"Spearman's rank correlation with mAP; {regret}, {gain}")
     means = made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean()
     print(means.round(2).to_string() if len(means) else "no two epochs, methods, K or eps to choose from")
     print(options.out)
@@ -251,9 +238,8 @@ def _init(options: argparse.Namespace) -> None:
     if options.student and options.teacher:
         options.usage("--student and --teacher exclude each other")
     edition = "student" if options.student else "teacher" if options.teacher else ""
-    print(
-        f"{len(make_folder(options.folder, edition))} files in {options.folder}. There, `mmt run --profile smoke`"
-    )
+    files = make_folder(options.folder, edition)
+    print(f"{len(files)} files in {options.folder}. There, `mmt run --profile smoke`")
     print("checks that everything works, and `jupyter lab notebooks` opens the notebooks.")
 
 
@@ -411,6 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="mmtlib-plain")
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args([word for word in words if word != "--debug"])  # it may stand anywhere
+    options.asked = shlex.join(["mmt", *words])
     for name, value in vars(options).items():  # a shell leaves `~` as it is in `--out=~/runs`
         if isinstance(value, Path):
             setattr(options, name, Path(os.path.expanduser(value)))

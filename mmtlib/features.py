@@ -3,13 +3,11 @@
 `features.npz` holds `features` (N, D), the columns of a table of the images, and `about`: what the features depend on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 
 from mmtlib import InputError, retrieval
 from mmtlib.config import METHODS, Settings
+from mmtlib.data.readers import Split
 from mmtlib.data.tables import NO_LABEL, write_table
 from mmtlib.data.tasks import load_images, open_dataset
 from mmtlib.distances import centred, distance_blocks
@@ -41,17 +40,11 @@ class Features:
     )  # a row per image: path (relative to the data set's root), split, pid (−1: unknown), camid
     about: dict[
         str, Any
-    ]  # weights and their SHA-256, settings, the data set's root and fingerprint, images per split
+    ]  # weights, their SHA-256, settings, the data set's root and fingerprint, images per split
 
 
 def embed(
-    data: str,
-    checkpoint: Path,
-    settings: Settings,
-    out: Path,
-    say: Callable[[str], None],
-    *,
-    part: int = PART,
+    data: str, checkpoint: Path, settings: Settings, out: Path, say: Callable[[str], None], part: int = PART
 ) -> Features:
     """Embed all images of a data set, and keep them as `features.npz` in a folder.
 
@@ -59,8 +52,7 @@ def embed(
     taken as it is. Memory holds `part` decoded images and all features.
 
     Args:
-        data: A folder of images, a data set or an embedded domain.
-        checkpoint: Weights of any kind that `networks.open_network` reads.
+        data, checkpoint: As `open_dataset` and `networks.open_network` read them.
         settings: How the network is used, as `networks.settings_of` finds it.
         say: Called with a line per `part` images.
 
@@ -69,11 +61,7 @@ def embed(
     """
     network = open_network(checkpoint, gain=settings.gain)
     dataset = open_dataset(data, settings)
-    columns = [
-        (pd.Series(split.paths, dtype=object), name, split.pids, split.camids)
-        for name, split in dataset.parts.items()
-    ]
-    images = pd.concat([pd.DataFrame(dict(zip(COLUMNS, each))) for each in columns], ignore_index=True)
+    images = pd.concat([_table(split, name) for name, split in dataset.parts.items()], ignore_index=True)
     about = {
         "checkpoint": str(checkpoint.absolute()),
         "sha256": _sha256(checkpoint),
@@ -107,6 +95,11 @@ def embed(
     write_atomic(out / "features.npz", lambda stream: np.savez(stream, **arrays))
     shutil.rmtree(parts)
     return found
+
+
+def _table(split: Split, name: str) -> pd.DataFrame:
+    paths = pd.Series(split.paths, dtype=object)
+    return pd.DataFrame(dict(zip(COLUMNS, (paths, name, split.pids, split.camids))))
 
 
 def write_csv(found: Features, file: Path) -> Path:
@@ -169,80 +162,92 @@ def search(
     if top < 1:
         raise InputError(f"top = {top}: expected 1 or more answers")
     if files:
-        asked, wanted = _asked(known, files, checkpoint)
+        asked, vectors = _asked(known, files, checkpoint)
         gallery = images
     else:
         asked = images[images["split"] == "query"].assign(row=-1)  # the protocol knows no image twice
-        gallery, wanted = (
-            images[(images["split"] == "gallery") & (images["pid"] >= 0)],
-            known.vectors[asked.index],
-        )
+        vectors = known.vectors[asked.index]
+        gallery = images[(images["split"] == "gallery") & (images["pid"] >= 0)]
         camera_rule = True
         if not (len(asked) and len(gallery)):
             raise InputError(f"{root} has no queries and gallery of its own: name the images to search for")
     cameras = images["camid"].nunique() > 1
     if camera_rule and not (cameras and (asked["pid"] >= 0).all()):
-        raise InputError(
-            "the camera rule needs camera numbers of at least 2, and the identity of every query"
-        )
-    pair = torch.from_numpy(wanted), torch.from_numpy(known.vectors[gallery.index])
-    if rerank:
-        blocks, scale = [(0, retrieval.rerank(*pair))], None
-    else:
-        points = centred(*pair, dtype=torch.float64)
-        blocks, scale = distance_blocks(*points), float(points[1].scale)
-    (pids, camids), place = gallery[["pid", "camid"]].to_numpy().T, gallery.index.to_numpy()
-    trained, tables = (gallery["split"] == "train").to_numpy(), []
-    for start, block in blocks:
-        rows = asked[start : start + len(block)]
-        pid, camid, own = (rows[name].to_numpy()[:, None] for name in ("pid", "camid", "row"))
-        # People of training and of the test differ, even where their numbers agree.
-        told = (pid >= 0) & (pids >= 0) & ((rows["split"] == "train").to_numpy()[:, None] == trained)
-        right, same = told & (pid == pids), camid == camids
-        block[torch.from_numpy((camera_rule & right & same) | (own == place))] = torch.inf
-        nearest = block.topk(min(top, block.shape[1]), largest=False)
-        i, rank = np.nonzero(nearest.values.isfinite().numpy())
-        j, distances = nearest.indices.numpy()[i, rank], nearest.values.numpy()[i, rank]
-        answers = {
-            "query": rows["path"].to_numpy()[i],
-            "rank": rank + 1,
-            "path": gallery["path"].to_numpy()[j],
-        }
-        answers["distance"] = (distances if scale is None else np.sqrt(distances) / scale).round(6)
-        answers["same_camera"] = pd.arrays.BooleanArray(same[i, j], ~(cameras & (camid[i, 0] >= 0)))
-        answers["right"] = pd.arrays.BooleanArray(right[i, j], ~told[i, j])
-        tables.append(pd.DataFrame(answers))
-    ranks = pd.concat(tables, ignore_index=True)
+        need = "camera numbers of at least 2, and the identity of every query"
+        raise InputError(f"the camera rule needs {need}")
+    if not cameras:
+        asked = asked.assign(camid=NO_LABEL)  # one number for all tells of no camera
+    found = []
+    for start, distances in _distances(vectors, known.vectors[gallery.index], rerank):
+        queries = asked[start : start + len(distances)]
+        found.append(_answers(queries, gallery, distances, top, camera_rule))
+    ranks = pd.concat(found, ignore_index=True)
     if empty := sorted(set(asked["path"]) - set(ranks["query"])):
-        raise InputError(
-            f"nothing to rank for {some(empty)}: no image of {root} is left besides the query's own"
-        )
+        left = f"no image of {root} is left besides the query's own"
+        raise InputError(f"nothing to rank for {some(empty)}: {left}")
     return ranks
 
 
 def _asked(
     known: Features, files: Sequence[str | Path], checkpoint: Path | None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Image files as rows of a table like `Features.images`, and their features (Q, D)."""
-    root, place = Path(known.about["data"]["root"]), {path: i for i, path in enumerate(known.images["path"])}
-    real = [Path(os.path.realpath(os.path.expanduser(file))) for file in files]
-    inside = [
-        place.get(file.relative_to(root).as_posix()) if file.is_relative_to(root) else None for file in real
-    ]
-    vectors = np.empty((len(files), known.vectors.shape[1]), np.float32)
-    new, rows = [i for i, row in enumerate(inside) if row is None], []
-    if new or checkpoint:
+    """Image files as a table like `Features.images`, with their `row` there (−1: none), and their features (Q, D)."""
+    real = [os.path.realpath(os.path.expanduser(file)) for file in files]
+    root, images = known.about["data"]["root"], known.images
+    place = {os.path.join(root, path): row for row, path in enumerate(images["path"])}
+    row = np.array([place.get(file, -1) for file in real])
+    new, vectors = row < 0, known.vectors[row]
+    elsewhere = pd.DataFrame({"path": real, "split": "", "pid": NO_LABEL, "camid": NO_LABEL})
+    chosen = np.where(new, len(images) + np.arange(len(row)), row)
+    asked = pd.concat([images, elsewhere], ignore_index=True).loc[chosen].assign(row=row)
+    if new.any() or checkpoint:
         used, settings = weights_of(known, checkpoint), Settings.of(known.about["settings"])
-    if new:
-        pixels = load_images("/", [str(real[i]) for i in new], settings.height, settings.width)
+    if new.any():
+        pixels = load_images("/", asked["path"][new].tolist(), settings.height, settings.width)
         vectors[new] = extract(settings, [open_network(used, gain=settings.gain)], pixels)[0]
-    for i, (file, row) in enumerate(zip(real, inside)):
-        if row is None:
-            rows.append({"path": str(file), "split": "", "pid": NO_LABEL, "camid": NO_LABEL, "row": -1})
-        else:
-            vectors[i] = known.vectors[row]
-            rows.append(known.images.loc[row].to_dict() | {"row": row})
-    return pd.DataFrame(rows), vectors
+    return asked, vectors
+
+
+def _distances(queries: np.ndarray, gallery: np.ndarray, rerank: bool) -> Iterator[tuple[int, torch.Tensor]]:
+    """Distances of queries (Q, D) to a gallery (G, D), a block of queries at a time: the first one's place, (b, G)."""
+    pair = torch.from_numpy(queries), torch.from_numpy(gallery)
+    if rerank:
+        yield 0, retrieval.rerank(*pair)
+        return
+    rows, columns = centred(*pair, dtype=torch.float64)
+    for start, squared in distance_blocks(rows, columns):
+        yield start, squared.sqrt() / columns.scale
+
+
+def _answers(
+    queries: pd.DataFrame, gallery: pd.DataFrame, distances: torch.Tensor, top: int, camera_rule: bool
+) -> pd.DataFrame:
+    """The rows of `search` for some queries (b) and their distances to the gallery (b, G), which are changed."""
+    pids, camids, trained = (
+        gallery["pid"].to_numpy(),
+        gallery["camid"].to_numpy(),
+        gallery["split"] == "train",
+    )
+    pid, camid, own = (queries[name].to_numpy()[:, None] for name in ("pid", "camid", "row"))
+    # People of training and of the test differ, even where their numbers agree.
+    comparable = (queries["split"] == "train").to_numpy()[:, None] == trained.to_numpy()
+    told = (pid >= 0) & (pids >= 0) & comparable
+    right, same_camera = told & (pid == pids), camid == camids
+    left_out = (own == gallery.index.to_numpy()) | (camera_rule & right & same_camera)
+    distances[torch.from_numpy(left_out)] = torch.inf
+    nearest = distances.topk(min(top, distances.shape[1]), largest=False)
+    i, rank = np.nonzero(nearest.values.isfinite().numpy())
+    j = nearest.indices.numpy()[i, rank]
+    return pd.DataFrame(
+        {
+            "query": queries["path"].to_numpy()[i],
+            "rank": rank + 1,
+            "path": gallery["path"].to_numpy()[j],
+            "distance": nearest.values.numpy()[i, rank].round(6),
+            "same_camera": pd.arrays.BooleanArray(same_camera[i, j], camid[i, 0] < 0),
+            "right": pd.arrays.BooleanArray(right[i, j], ~told[i, j]),
+        }
+    )
 
 
 def weights_of(known: Features, checkpoint: Path | None = None) -> Path:
@@ -251,9 +256,8 @@ def weights_of(known: Features, checkpoint: Path | None = None) -> Path:
     if checkpoint is None and not used.is_file():
         raise InputError(f"{used}, the weights of these features, are gone: say where by --checkpoint")
     if _sha256(used) != known.about["sha256"]:
-        raise InputError(
-            f"{used} are other weights than those of the features: embed the images anew with them"
-        )
+        other = "other weights than those of the features"
+        raise InputError(f"{used} are {other}: embed the images anew with them")
     return used
 
 

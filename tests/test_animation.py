@@ -58,7 +58,7 @@ def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
 def test_a_sequence_of_maps_starts_each_where_the_last_one_ended(monkeypatch):
     begun = []
 
-    def fake(features, seed, init=None):
+    def fake(features, init=None):
         begun.append(init)
         return features[:, :2] + 1
 
@@ -76,7 +76,7 @@ def test_a_map_is_laid_upon_the_one_before_without_bending_it(monkeypatch):
     turn = np.array([[0.0, 1.0], [1.0, 0.0]])  # a mirror
     second = 1.1 * first @ turn + 7 + 0.01 * rng.normal(size=first.shape)
     results = iter((first, second))
-    monkeypatch.setattr(maps, "umap_map", lambda features, seed, init=None: next(results))
+    monkeypatch.setattr(maps, "umap_map", lambda features, init=None: next(results))
     points = maps.umap_sequence(np.zeros((2, 30, 3)))
     assert np.array_equal(points[0], first) and np.abs(points[1] - 1.1 * first).max() < 0.2
     lengths = [np.linalg.norm(each[:, None] - each[None], axis=2) for each in (second, points[1])]

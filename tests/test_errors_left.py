@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errors_left as made  # of benchmarks/
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ def test_runs_are_counted_kept_and_drawn(tmp_path):
     runs = [run(each, tmp_path) for each in settings]
     file = tmp_path / "results" / "errors_left.json"
     file.parent.mkdir()
-    rows = errors_left.errors_left(tmp_path, file, say=lambda line: None)
+    rows = made.errors_left(tmp_path, file, say=lambda line: None)
     assert set(rows["method"]) == {"hard", "mmt"}, "direct transfer has no labels"
     labels, pids = runs[0].epoch(1)["labels"], load_task(settings[0]).target.pids
     same_label, same_person = (x[:, None] == x for x in (labels, pids))
@@ -53,6 +54,6 @@ def test_shares_are_paired_by_seed_and_sorted_by_frequency():
 
 def test_a_folder_without_runs_is_refused_and_a_missing_file_said(tmp_path):
     with pytest.raises(InputError, match="no finished run of hard"):
-        errors_left.errors_left(tmp_path, tmp_path / "errors_left.json")
+        made.errors_left(tmp_path, tmp_path / "errors_left.json")
     rows, note = errors_left.read(tmp_path)
     assert rows.empty and "not run yet" in note

@@ -197,7 +197,7 @@ def test_the_command_writes_what_the_notebooks_read(tmp_path, capsys) -> None:
     assert main(["validate", str(tmp_path), "--out", str(file)]) == 0
     assert "regret" in capsys.readouterr().out
     rows, note = read(tmp_path)
-    assert f"mmt validate {tmp_path} --out {file}" in note and "2 runs, 4 epochs" in note
+    assert f"mmt validate {tmp_path} --out {file}" in note and "2 runs of" in note
     assert {"versions", "hardware", "finished"} <= set(read_json(file))
     assert list(rows["usual"]) == [k == make_settings("smoke").clusters for k in rows["clusters"]]
     made = choices(rows)

@@ -15,9 +15,7 @@ ENDING = ".answers.json"
 class Truth(NamedTuple):
     """The right answer of an exercise, and the numbers that known mistakes lead to."""
 
-    right: (
-        float | str | tuple[float, float] | frozenset[str]
-    )  # a number, `hashed` word, range, or set of words
+    right: float | str | tuple[float, float] | frozenset[str]  # number, `hashed` word, range or set of words
     slips: dict[str, float] = {}
     tolerance: float = 0.02  # relative; of 0.05 where the number is smaller
 
@@ -77,16 +75,13 @@ def grade(folder: Path, checks: list[str]) -> pd.DataFrame:
         if where in rows:
             raise InputError(f"{where[0]} has {path.name} twice below {folder}: remove one of them")
         try:
-            close = sum(each["close"] for each in found["predictions"].values())
-            marks = sum(found["answers"].get(name, {"right": False})["right"] for name in checks)
-            counts = {
-                "predicted": len(found["predictions"]),
-                "close": close,
-                "answered": len(found["answers"]),
-            }
+            guesses, given = found["predictions"], found["answers"]
+            counts = {"predicted": len(guesses), "close": sum(each["close"] for each in guesses.values())}
+            marks = sum(given[name]["right"] for name in checks if name in given)
+            counts |= {"answered": len(given), "marks": marks}
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no record of answers ({error!r}): ask for it again") from error
-        rows[where] = counts | {"marks": marks, "of": sum(name[:2] == lesson[:2] for name in checks)}
+        rows[where] = counts | {"of": sum(name[:2] == lesson[:2] for name in checks)}
     if not rows:
         raise InputError(
             f"no *{ENDING} in the folders of {folder}: expected a folder per student, with the files that notebooks "

@@ -133,9 +133,8 @@ def _errors_stay(lesson: Lesson) -> Truth:
     hard = lesson.runs(["hard"], seeds=[lesson.settings().seed])[0]
     epochs = [hard.epoch(number)["labels"].astype(int) for number in range(1, hard.result["epochs"] + 1)]
     last = measures.noise_transitions(epochs, load_task(lesson.settings()).target.pids)[-1]
-    return Truth(
-        last["stayed_wrong"], {"of those that were right": last["became_wrong"], "of all": last["wrong"]}
-    )
+    slips = {"of those that were right": last["became_wrong"], "of all": last["wrong"]}
+    return Truth(last["stayed_wrong"], slips)
 
 
 def _last_epoch(lesson: Lesson, method: str, **changes: Any) -> dict[str, Any]:
@@ -143,19 +142,15 @@ def _last_epoch(lesson: Lesson, method: str, **changes: Any) -> dict[str, Any]:
 
 
 def _two_kinds_of_noise(lesson: Lesson) -> Truth:
-    symmetric, camera = (
-        _last_epoch(lesson, "hard", noise_rate=0.4, noise_kind=kind)["memorisation"]
-        for kind in ("symmetric", "camera")
-    )
+    kinds = [{"noise_rate": 0.4, "noise_kind": kind} for kind in ("symmetric", "camera")]
+    symmetric, camera = (_last_epoch(lesson, "hard", **kind)["memorisation"] for kind in kinds)
     slips = {"that is camera noise": camera["wrong"], "those are the right labels": symmetric["right"]}
     return Truth(symmetric["wrong"], slips)
 
 
 def _much_trust(lesson: Lesson) -> Truth:
-    much, little = (
-        _last_epoch(lesson, "mmt", soft_ce_weight=weight, soft_triplet_weight=weight)["accuracy"]
-        for weight in (0.8, 0.2)
-    )
+    trust = [{"soft_ce_weight": weight, "soft_triplet_weight": weight} for weight in (0.8, 0.2)]
+    much, little = (_last_epoch(lesson, "mmt", **weights)["accuracy"] for weights in trust)
     return Truth(much, {"that is the run with little trust": little})
 
 

@@ -124,10 +124,8 @@ class Lesson:
 def begin(name: str, scope: dict[str, Any]) -> Lesson:
     """Check the parameters of a notebook, print the settings they lead to, set the figures' style.
 
-    Args:
-        name: The notebook's name without its ending.
-        scope: `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`). An injected
-            parameter that the parameters cell does not have is refused (papermill only warns).
+    `scope` is `globals()`; `profile` and `out` are read from it ("" for `out` means `runs/<profile>`). An injected
+    parameter that the parameters cell does not have is refused (papermill only warns).
     """
     _refuse_unknown_parameters(scope.get("In", []))
     make_settings(scope["profile"])  # refuses an unknown profile

@@ -70,9 +70,8 @@ def paired_differences(
     for row, line in enumerate(lines):
         beside(ax, row, f"n = {line['n']}")
     ax.set_xlabel(f"mAP of {METHODS[a].title} − mAP of {METHODS[b].title}")
-    ax.figure.suptitle(
-        "Seeds (dots), their mean (diamond) and its 95 % interval", fontsize=12, fontweight="bold"
-    )
+    what = "Seeds (dots), their mean (diamond) and its 95 % interval"
+    ax.figure.suptitle(what, fontsize=12, fontweight="bold")
     return ax
 
 
@@ -127,23 +126,21 @@ def validator_regrets(made: pd.DataFrame, question: str, ax: Axes | None = None)
         rows.append((titles[name], BLUE if name in VALIDATORS else GREY, regrets, tables.interval(regrets)))
         beside(ax, place, "" if pd.isna(rank) else f"{rank:+.2f}".replace("-", "−"))
     draw_differences(ax, rows)
-    ax.set(
-        xlabel="mAP below the best choice", xlim=(-0.5, None), title=f"Choice of {question} without labels"
-    )
+    ax.set(xlabel="mAP below the best choice", xlim=(-0.5, None))
+    ax.set_title(f"Choice of {question} without labels")
     return ax
 
 
-def errors_left(rows: pd.DataFrame, kind: str, causes: int = 8, ax: Axes | None = None) -> Axes:
+def errors_left(rows: pd.DataFrame, kind: str, ax: Axes | None = None) -> Axes:
     """The wrong pairs that each method leaves, by cause, as a share of those of hard labels (the line at 1).
 
     Args:
         rows: As by `results.errors_left.relative`; marks are means over seeds, lines 95 % intervals, which may leave
             the frame.
-        kind: "merge" or "split".
-        causes: How many of them, the most frequent first, beside the row of all pairs.
+        kind: "merge" or "split"; shown are all pairs, and those of the eight most frequent causes.
     """
     rows = rows[(rows["kind"] == kind) & (rows["method"] != "hard")]
-    names = list(dict.fromkeys(rows["cause"]))[: causes + 1]
+    names = list(dict.fromkeys(rows["cause"]))[:9]
     ax = new_axes(ax, height=1.4 + 0.42 * len(names))
     name_rows(ax, names)
     for shift, (method, group) in zip((-0.24, -0.08, 0.08, 0.24), rows.groupby("method", sort=False)):

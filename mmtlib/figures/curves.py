@@ -50,10 +50,9 @@ def label_quality_curves(runs: Sequence[FinishedRun]) -> Figure:
 
 def memorisation_curves(runs: Sequence[FinishedRun]) -> Figure:
     """Share of the given labels that the network reproduces after each epoch: right labels beside wrong ones."""
+    keys = ["memorisation.right", "memorisation.wrong"]
     heading = "Share of the given labels that the network reproduces"
-    return _curve_panels(
-        runs, ["memorisation.right", "memorisation.wrong"], heading, "share of labels", sharey=True
-    )
+    return _curve_panels(runs, keys, heading, "share of labels", sharey=True)
 
 
 def scores_against(results: Sequence[dict], setting: str = "noise_rate", methods: Sequence[str] | None = None,

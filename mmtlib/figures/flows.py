@@ -52,9 +52,8 @@ def fate_alluvial(labels: Sequence[np.ndarray]) -> Axes:
     for (fate, color), height, top in zip(FATES.items(), shares.T, tops.T):
         if height.any():
             bars = ax.bar(places, height, _BAR, top - height, color=color, label=fate, **look)
-            numbers = [
-                f"{100 * share:.0f}" if share >= 0.03 else "" for share in height
-            ]  # smaller ones have no room
+            # A smaller bar has no room for its number.
+            numbers = [f"{100 * share:.0f}" if share >= 0.03 else "" for share in height]
             ink = "black" if color == ORANGE else "white"
             ax.bar_label(bars, numbers, label_type="center", color=ink, fontsize=8, zorder=4)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.linalg import orthogonal_procrustes
 from tqdm import TqdmWarning
 
 from mmtlib import InputError
@@ -51,22 +52,19 @@ def umap_map(features: np.ndarray, seed: int = 0, init: np.ndarray | None = None
         return model.fit_transform(features)
 
 
-def umap_sequence(features: Sequence[np.ndarray] | np.ndarray, seed: int = 0) -> np.ndarray:
-    """Maps (E, N, 2) of the same images in successive epochs, each begun where the one before ended.
+def umap_sequence(features: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Maps (E, N, 2) of the same images in successive epochs (E, N, D), each begun where the one before ended.
 
     Each is moved and turned as a whole, as near to the one before as it goes: where a map drifts means nothing.
-
-    Args:
-        features: (E, N, D), or a list of E arrays (N, D).
     """
     if not len(features):
         raise InputError("no epoch to draw: give the features of at least one")
-    maps = [umap_map(features[0], seed)]
+    maps = [umap_map(features[0])]
     for each in features[1:]:
-        found, before = umap_map(each, seed, init=maps[-1]), maps[-1]
-        middle, aim = found.mean(axis=0), before.mean(axis=0)
-        left, _, right = np.linalg.svd((found - middle).T @ (before - aim))
-        maps.append((found - middle) @ (left @ right) + aim)
+        found, aim = umap_map(each, init=maps[-1]), maps[-1].mean(axis=0)
+        found = found - found.mean(axis=0)
+        turn, _ = orthogonal_procrustes(found, maps[-1] - aim)
+        maps.append(found @ turn + aim)
     return np.stack(maps)
 
 

@@ -58,9 +58,9 @@ def heatmap(table: pd.DataFrame, height: float = 4.6, **options: Any) -> Axes:
     return ax
 
 
-def cause_bars(causes: pd.DataFrame, top: int = 8) -> Axes:
-    """The first `top` causes of `noise.false_merges` or `false_splits`: share (bar), base rate (line), their ratio."""
-    rows = causes.head(top)
+def cause_bars(causes: pd.DataFrame) -> Axes:
+    """The first causes of `noise.false_merges` or `false_splits`: share (bar), base rate (line), their ratio."""
+    rows = causes.head(8)
     ax, place = new_axes(None, height=1.3 + 0.36 * len(rows)), np.arange(len(rows))
     ax.barh(place, rows["share"], color=VERMILLION, alpha=0.75, height=0.62, label="share of the errors")
     ax.vlines(rows["base"], place - 0.4, place + 0.4, color="black", linewidth=2.5, label="base rate")
@@ -121,9 +121,8 @@ def entropy_scatter(clusters: pd.DataFrame, expected: float) -> Axes:
     x, y = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(shown)))  # small clusters share few values
     ax.scatter(shown["camera_entropy"] + x, shown["purity"] + y, s=4 * shown["size"], color=BLUE, alpha=0.4,
                linewidths=0, rasterized=True)  # fmt: skip
-    ax.axvline(
-        expected, color=VERMILLION, linestyle="--", label=f"mean of the true identities, {expected:.2f}"
-    )
+    name = f"mean of the true identities, {expected:.2f}"
+    ax.axvline(expected, color=VERMILLION, linestyle="--", label=name)
     ax.set(xlabel="camera entropy (0: one camera, 1: evenly mixed)", ylabel="purity", ylim=(0, 1.05),
            title="Clusters of one camera, clusters of one person")  # fmt: skip
     legend(ax)

@@ -109,9 +109,8 @@ def similarity_pairs(queries: Any, answers: Any, maps: Mapping[str, tuple[Any, A
     sides = (queries, answers)
     columns = [(as_pixels(side), name) for side, name in zip(sides, ("query", "answer"))]
     for name, pair in maps.items():
-        columns += [
-            (as_pixels(overlaid(*each)), name if k == 0 else "") for k, each in enumerate(zip(sides, pair))
-        ]
+        over = [as_pixels(overlaid(*each)) for each in zip(sides, pair)]
+        columns += zip(over, (name, ""))
     figure, axes = _cells(len(queries), [MAX_WIDTH / len(columns)] * len(columns), columns[0][0], 0.06)
     for column, (line, (pictures, title)) in enumerate(zip(axes.T, columns)):
         for row, (ax, picture) in enumerate(zip(line, pictures)):
@@ -126,9 +125,8 @@ def overlaid(images: Any, maps: Any) -> np.ndarray:
     """Images (N, 3, H, W), uint8, in grey, under maps (N, H, W) from black (nothing) to pale yellow (most)."""
     pictures, heat = as_pixels(images).astype(float), np.asarray(maps.cpu() if hasattr(maps, "cpu") else maps)
     if heat.shape != pictures.shape[:3]:
-        raise InputError(
-            f"maps are {heat.shape}, images {pictures.shape[:3]} (N, H, W): give a map per image"
-        )
+        shapes = f"maps are {heat.shape}, images {pictures.shape[:3]} (N, H, W)"
+        raise InputError(f"{shapes}: give a map per image")
     strength = heat / heat.max(axis=(1, 2), keepdims=True)
     colours = plt.get_cmap("inferno")(strength)[..., :3] * 255  # (N, H, W, 3)
     mixed = 0.45 * pictures.mean(axis=3, keepdims=True) + 0.55 * colours
@@ -139,9 +137,8 @@ def as_pixels(images: Any) -> np.ndarray:
     """uint8 (N, H, W, 3) from (N, 3, H, W), an array or a tensor on any device."""
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
     if array.ndim != 4 or array.shape[1] != 3 or array.dtype != np.uint8 or not len(array):
-        raise InputError(
-            f"images are {array.dtype} of shape {array.shape}: expected uint8 (N, 3, H, W), N > 0"
-        )
+        given = f"images are {array.dtype} of shape {array.shape}"
+        raise InputError(f"{given}: expected uint8 (N, 3, H, W), N > 0")
     return array.transpose(0, 2, 3, 1)
 
 

@@ -40,12 +40,9 @@ def methods_by_year(rows: pd.DataFrame) -> Figure:
     for ax, task in zip(np.atleast_1d(axes), tasks):
         for name, group in rows[rows["task"] == task].groupby(names, sort=False):
             method, y = group["method"].iloc[0], np.full(len(group), places[name])
-            known = next(
-                (METHOD_STYLE[style] for start, style in _LOOKS.items() if method.startswith(start)), {}
-            )
-            look = (
-                {"marker": "o", "color": GREY} | known | {"linestyle": "", "linewidth": 1, "markersize": 4.5}
-            )
+            own = [METHOD_STYLE[row] for start, row in _LOOKS.items() if method.startswith(start)]
+            look = own[0] if own else {"marker": "o", "color": GREY}
+            look = look | {"linestyle": "", "linewidth": 1, "markersize": 4.5}
             ax.errorbar(group["mAP"], y, xerr=group["mAP_sd"], capsize=2, **look)
             if (tried := group.dropna(subset="clusters"))["clusters"].nunique() > 1:
                 text = f"K={tried.loc[tried['mAP'].idxmax(), 'clusters']}"

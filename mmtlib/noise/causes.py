@@ -6,8 +6,6 @@ among all pairs that could have gone wrong: its *base rate*. All counts are exac
 images that agree, never from lists of pairs, so 33,000 images (half a billion pairs) are no trouble.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,19 +28,11 @@ class Cause:
 
 # What images of two people may share: attribute → title. Values of _NOTHING are not shared by anybody.
 _SHARED = {
-    "upper_colour": "same upper colour",
-    "upper": "same upper garment",
-    "upper_pattern": "same upper pattern",
-    "lower_colour": "same lower colour",
-    "lower": "same lower garment",
-    "shoes_colour": "same shoe colour",
-    "bag": "same bag",
-    "hat": "same hat",
-    "hair_colour": "same hair colour",
-    "build": "same build",
-    "view": "same view",
-    "occluder": "same occluder",
-}
+    "upper_colour": "same upper colour", "upper": "same upper garment", "upper_pattern": "same upper pattern",
+    "lower_colour": "same lower colour", "lower": "same lower garment", "shoes_colour": "same shoe colour",
+    "bag": "same bag", "hat": "same hat", "hair_colour": "same hair colour", "build": "same build",
+    "view": "same view", "occluder": "same occluder",
+}  # fmt: skip
 _NOTHING = ("none", "", "-1")
 HIDDEN = 0.1  # share of a figure from which on it counts as occluded
 
@@ -61,9 +51,8 @@ def read_attributes(dataset: ReIDDataset, paths: Sequence[str]) -> pd.DataFrame 
         return None
     rows = pd.read_csv(file, keep_default_na=False).set_index("path")
     if missing := [path for path in paths if path not in rows.index]:
-        raise InputError(
-            f"{file} has no line for {len(missing)} images, such as {missing[0]}: draw the world anew"
-        )
+        told = f"no line for {len(missing)} images, such as {missing[0]}"
+        raise InputError(f"{file} has {told}: draw the world anew")
     return rows.loc[list(paths)].reset_index()
 
 
@@ -114,9 +103,8 @@ def split_causes(
 
 
 def _occluded(attributes: pd.DataFrame) -> list[Cause]:
-    if "occluded" not in attributes:
-        return []
-    return [Cause("at least one occluded", _unless(attributes["occluded"] >= HIDDEN), agree=False)]
+    hidden = [_unless(attributes["occluded"] >= HIDDEN)] if "occluded" in attributes else []
+    return [Cause("at least one occluded", key, agree=False) for key in hidden]
 
 
 def false_merges(
@@ -188,27 +176,18 @@ def _table(
     wrong: np.ndarray, base: np.ndarray, causes: Sequence[Cause], kind: str, draws: int, seed: int
 ) -> pd.DataFrame:
     """Shares, lifts and intervals; column 0 of `wrong` (clusters or identities, 1 + P) and `base` is all pairs."""
-    total = wrong.sum(axis=0)
+    total, units = wrong.sum(axis=0), len(wrong)
     if not total[0]:
         raise InputError(f"there is no false {kind}, so there is nothing to explain")
-    shares, rates = total[1:] / total[0], base[1:] / base[0]
-    units = len(wrong)
     drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws) @ wrong
     drawn = drawn[drawn[:, 0] > 0]
+    rows = pd.DataFrame({"cause": [cause.title for cause in causes], "pairs": total[1:].astype(np.int64)})
+    rows["share"], rows["base"] = total[1:] / total[0], base[1:] / base[0]
+    rows["lift"] = rows["share"] / rows["base"]
     with np.errstate(divide="ignore", invalid="ignore"):  # a property that no pair has: its lift is NaN
-        lifts = drawn[:, 1:] / drawn[:, :1] / rates
-        rows = pd.DataFrame(
-            {
-                "cause": [cause.title for cause in causes],
-                "pairs": total[1:].astype(np.int64),
-                "share": shares,
-                "base": rates,
-                "lift": shares / rates,
-                "low": np.quantile(lifts, 0.025, axis=0),
-                "high": np.quantile(lifts, 0.975, axis=0),
-                "excess": shares - rates,
-            }
-        )
+        lifts = drawn[:, 1:] / drawn[:, :1] / rows["base"].to_numpy()
+        rows["low"], rows["high"] = np.quantile(lifts, [0.025, 0.975], axis=0)
+    rows["excess"] = rows["share"] - rows["base"]
     return rows.sort_values("excess", ascending=False, ignore_index=True)
 
 
@@ -226,12 +205,10 @@ def _counts(groups: np.ndarray, causes: Sequence[Cause], apart: np.ndarray | Non
 def _agreeing(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """Pairs of images within each group (numbered from 0) that agree in all keys, float64 (G)."""
     images = pd.DataFrame({"group": groups, **dict(enumerate(keys))})
-    sizes = images[(images >= 0).all(axis=1)].value_counts(
-        sort=False
-    )  # of each combination of group and keys
-    return np.bincount(
-        sizes.index.get_level_values("group"), sizes * (sizes - 1.0) / 2, minlength=groups.max() + 1
-    )
+    alike = images[(images >= 0).all(axis=1)]
+    sizes = alike.value_counts(sort=False)  # of each combination of group and keys
+    pairs = sizes * (sizes - 1.0) / 2
+    return np.bincount(sizes.index.get_level_values("group"), pairs, minlength=groups.max() + 1)
 
 
 def _known(
@@ -240,9 +217,7 @@ def _known(
     """What is left of all when images without a cluster or an identity go; both are numbered from 0."""
     lengths = {len(labels), len(pids), *(len(cause.key) for cause in causes)}
     if len(lengths) > 1:
-        raise InputError(
-            f"labels, pids and keys of causes have lengths {sorted(lengths)}: one entry per image"
-        )
+        raise InputError(f"labels, pids, keys of causes have lengths {sorted(lengths)}: one entry per image")
     kept = (labels >= 0) & (pids >= 0)
     if not kept.any():
         raise InputError("no image has both a cluster and a known identity")

@@ -1,13 +1,12 @@
 """Pseudo labels cluster by cluster and person by person: merges, splits, cameras, silhouettes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from scipy.special import entr
 
 from mmtlib import InputError, clustering
 from mmtlib.clustering import label_means
@@ -22,14 +21,9 @@ def cluster_table(
 ) -> pd.DataFrame:
     """What is in each cluster: a row per cluster, the one with most false merges (else the largest) first.
 
-    Args:
-        labels: Pseudo labels (N); images with −1 are left out.
-        pids, camids: True identities (N) and cameras (N); None leaves their columns away.
-
     Returns:
-        `cluster`, `size` (images); with pids `people`, `main` (the commonest identity), `purity` (its share) and
-        `false_merges` (pairs of images of two identities); with camids `cameras` and `camera_entropy` (see
-        `camera_entropy`).
+        `cluster`, `size` (images); with true identities (N) `people`, `main` (the commonest one), `purity` (its share)
+        and `false_merges` (pairs of images of two identities); with cameras (N) `cameras` and `camera_entropy`.
     """
     clusters, sizes = np.unique(labels[labels >= 0], return_counts=True)
     rows = pd.DataFrame({"cluster": clusters, "size": sizes})
@@ -84,10 +78,8 @@ def camera_entropy(table: sparse.csr_array) -> np.ndarray:
         evenly; NaN for a single image. (K)
     """
     sizes = table.sum(axis=1)
-    weighted = table.astype(float)
-    weighted.data *= np.log(weighted.data)
+    entropy = entr(table.toarray() / sizes[:, None]).sum(axis=1)
     most = np.log(np.minimum(sizes, table.shape[1]))
-    entropy = np.log(sizes) - weighted @ np.ones(table.shape[1]) / sizes
     return np.divide(entropy, most, out=np.full(len(sizes), np.nan), where=most > 0).clip(0, 1)
 
 
@@ -102,14 +94,11 @@ def placed(features, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     With unit rows the mean cosine distance to a cluster is 1 − x·(mean of the cluster), so K sums serve in place of
     N × N distances.
 
-    Args:
-        features: (N, D) array or tensor of unit rows.
-        labels: Pseudo labels (N).
-
     Returns:
-        Silhouettes, and the nearest other cluster (−1 for images that were left out), (N) each. A silhouette is
-        (b − a) / max(a, b) in [−1, 1]: a is the mean cosine distance to the other images of the cluster, b that
-        to the nearest other cluster. 0 for the only image of a cluster, NaN for images that were left out (−1).
+        Of unit rows (N, D) and their labels (N): silhouettes, and the nearest other cluster (−1 for images that were
+        left out), (N) each. A silhouette is (b − a) / max(a, b) in [−1, 1]: a is the mean cosine distance to the other
+        images of the cluster, b that to the nearest other cluster. 0 for the only image of a cluster, NaN for images
+        that were left out (−1).
 
     Raises:
         InputError: Fewer than two clusters, or lengths that differ.
@@ -159,10 +148,10 @@ def second_opinion(features: np.ndarray, labels: np.ndarray, given: int | None) 
     return other, int(other.max()) + 1
 
 
-def suggestions(labels: np.ndarray, other: np.ndarray, least: int = 4) -> dict[int, str]:
+def suggestions(labels: np.ndarray, other: np.ndarray) -> dict[int, str]:
     """What a second clustering makes of each cluster: "split", "merge 3 8" (with these), or "".
 
-    A cluster is to be split where each of two of the other clusters holds `least` or more of its images; two are to be
+    A cluster is to be split where each of two of the other clusters holds four or more of its images; two are to be
     merged where one of the others holds at least half of each. Only a reason to look: the other may be the wrong one.
     """
     flow = label_flow(labels, other)
@@ -170,7 +159,7 @@ def suggestions(labels: np.ndarray, other: np.ndarray, least: int = 4) -> dict[i
     shared = table[:, flow.after >= 0]
     if not shared.size:
         return dict.fromkeys(clusters.tolist(), "")
-    split, most = (shared >= least).sum(axis=1) > 1, shared.argmax(axis=1)
+    split, most = (shared >= 4).sum(axis=1) > 1, shared.argmax(axis=1)
     most = np.where(2 * shared.max(axis=1) >= table.sum(axis=1), most, -1 - np.arange(len(most)))
     found = {}
     for cluster, torn, home in zip(clusters.tolist(), split, most):
@@ -185,22 +174,19 @@ def review_table(
     """A row per image, by cluster and the doubtful first: what is needed to correct labels by hand.
 
     Args:
-        names: Of the images (N).
-        features: (N, D) unit rows.
-        labels: (N); images with −1 are in no cluster.
+        names, features, labels: Of the images: (N); unit rows (N, D); (N), −1 for an image in no cluster.
         other: Of `second_opinion`.
 
     Returns:
         `path`, `cluster`, `silhouette`, `distance` (Euclidean, to the mean of the cluster), `nearest` (other cluster)
         and `suggestion` (for the cluster, see `suggestions`); missing where there is none.
     """
-    kept, told = labels >= 0, suggestions(labels, other)
+    told = suggestions(labels, other)
     rows = pd.DataFrame({"path": pd.Series(names, dtype=object), "cluster": labels, "silhouette": np.nan})
     rows["distance"], rows["nearest"] = np.nan, pd.NA
     if len(told) > 1:
         rows["silhouette"], nearest = placed(features, labels)
-        rows["nearest"] = pd.array(nearest, dtype="Int64")
-        rows.loc[~kept, "nearest"] = pd.NA
+        rows["nearest"] = pd.arrays.IntegerArray(nearest, mask=labels < 0)
     for cluster in told:
         own = features[labels == cluster]
         rows.loc[labels == cluster, "distance"] = np.linalg.norm(own - own.mean(axis=0), axis=1)

@@ -12,13 +12,13 @@ from scipy.optimize import linear_sum_assignment
 
 from mmtlib import InputError
 
+QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
+
 
 def contingency(labels: np.ndarray, pids: np.ndarray) -> sparse.csr_array:
     """Images per (cluster, identity), (K, I), both in ascending order; images that were left out do not count."""
     if labels.shape != pids.shape:
-        raise InputError(
-            f"labels {labels.shape} and pids {pids.shape} must be of one length: one entry per image"
-        )
+        raise InputError(f"labels {labels.shape} and pids {pids.shape} are not of one length: one per image")
     kept = labels >= 0
     rows, columns = (np.unique(each[kept], return_inverse=True)[1] for each in (labels, pids))
     return sparse.coo_array((np.ones(len(rows), dtype=np.int64), (rows, columns))).tocsr()
@@ -35,8 +35,7 @@ def label_quality(labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
     """
     wrong, kept = wrong_labels(labels, pids), labels >= 0
     if not kept.any():
-        names = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1")
-        return dict.fromkeys(names, 0.0) | {"noise_share": 1.0}
+        return dict.fromkeys(QUALITY, 0.0) | {"noise_share": 1.0}
     # Here, as scikit-learn takes a second to import, which pre-training and direct transfer do without.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import pair_confusion_matrix
@@ -99,13 +98,11 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
     (Hungarian method on the table of common images).
     """
     if before.shape != after.shape:
-        raise InputError(
-            f"labels {before.shape} and {after.shape} must be of one length: the same images twice"
-        )
+        raise InputError(f"labels {before.shape} and {after.shape}: expected those of the same images twice")
     rows, row = np.unique(before, return_inverse=True)
     columns, column = np.unique(after, return_inverse=True)
-    table = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    np.add.at(table, (row, column), 1)
+    flat = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+    table = flat.reshape(len(rows), len(columns))
     old, new = rows[rows >= 0], columns[columns >= 0]
     common = table[np.ix_(rows >= 0, columns >= 0)]
     pairs = np.stack(linear_sum_assignment(common, maximize=True))
@@ -170,11 +167,9 @@ def corrupt(
     """Replace a share of the labels by wrong ones.
 
     Args:
-        labels: (N), −1 stays −1.
         rate: Share of the labelled images that change.
         kind: "symmetric": any other label, uniformly; "camera": the label of a random image of the same camera with
             another label (the kind of error that a camera's look causes).
-        camids: Cameras (N).
 
     Returns:
         New labels (N), made contiguous again where a small cluster was emptied by chance.
@@ -188,9 +183,7 @@ def corrupt(
     if not len(chosen):
         return noisy
     if (labels[kept] == labels[kept[0]]).all():
-        raise InputError(
-            "all labels are the same, so none can be replaced by a wrong one: 2 clusters are needed"
-        )
+        raise InputError("all labels are the same, so none can be replaced: 2 clusters are needed")
     if kind == "symmetric":
         count = int(labels.max()) + 1
         noisy[chosen] = (labels[chosen] + rng.integers(1, count, size=len(chosen))) % count

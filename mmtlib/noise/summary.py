@@ -1,7 +1,5 @@
 """The label noise of a `Subject` in numbers: what can be said without the identities, and what they say."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,25 +82,20 @@ def against_truth(subject: Subject) -> dict[str, Any]:
         empty where there is no error or no known cause).
     """
     known, labels = subject.known, subject.epochs[-1]
-    scores = (
-        silhouettes(subject.features, labels)[known] if labels[known].max() > 0 else np.zeros(known.sum())
-    )
+    several = labels[known].max() > 0
+    scores = silhouettes(subject.features, labels)[known] if several else np.zeros(known.sum())
     pids, labels, told = subject.pids[known], labels[known], ~np.isnan(scores)
     wrong = wrong_labels(labels, pids)[told]
-    rows = (
-        cluster_table(labels, pids, subject.camids[known])
-        .reindex(columns=["purity", "camera_entropy"])
-        .dropna()
-    )
+    auc = float(roc_auc_score(wrong, -scores[told])) if 0 < wrong.sum() < len(wrong) else None
+    rows = cluster_table(labels, pids, subject.camids[known])
+    rows = rows.reindex(columns=["purity", "camera_entropy"]).dropna()
     varied = len(rows) > 2 and (rows.nunique() > 1).all()
     return {
         "images": int(known.sum()),
         "identities": len(np.unique(pids)),
         "label_quality": label_quality(labels, pids),
         "label_quality_of_all": label_quality(with_singletons(labels), pids),
-        "silhouette_auc": float(roc_auc_score(wrong, -scores[told]))
-        if 0 < wrong.sum() < len(wrong)
-        else None,
+        "silhouette_auc": auc,
         "purity_and_camera_entropy": float(spearmanr(rows)[0]) if varied else None,
         "transitions": noise_transitions([epoch[known] for epoch in subject.epochs], pids),
         "false_merges": _causes(subject, causes.false_merges, causes.merge_causes),

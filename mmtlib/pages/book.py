@@ -15,8 +15,7 @@ from urllib.parse import quote, unquote
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 
-from mmtlib import InputError
-from mmtlib.pages.notebooks import notebook_body, notebook_page
+from mmtlib.pages.notebooks import executed_lessons, notebook_body, notebook_page
 from mmtlib.pages.parts import render
 
 _EXTRAS = {".html": "to explore", ".gif": "animation", ".png": "picture", ".csv": "table"}
@@ -37,13 +36,9 @@ def make_book(out: Path) -> Path:
     The folder is that of a suite (`mmt run --out`): the chapters are its `notebooks/*.ipynb`, in order, and those of
     `solutions/notebooks`; what lies in `pictures/` and the pages of `noise/` is linked, the report included.
     """
-    chapters = [
-        Chapter(f"{place}{copy.stem}.html", *notebook_body(copy))
-        for place, folder in (("", "notebooks"), ("solutions/", "solutions/notebooks"))
-        for copy in sorted((out / folder).glob("[0-9][0-9]_*.ipynb"))
-    ]
-    if not chapters:
-        raise InputError(f"no executed notebook in {out / 'notebooks'}: mmt run --out {out} makes them")
+    chapters = [Chapter(f"{copy.stem}.html", *notebook_body(copy)) for copy in executed_lessons(out)]
+    for copy in sorted((out / "solutions" / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        chapters.append(Chapter(f"solutions/{copy.stem}.html", *notebook_body(copy)))
     book = out / "book"
     with tempfile.TemporaryDirectory(dir=out, prefix=".book-") as folder:
         new = Path(folder) / "book"

@@ -5,6 +5,7 @@ sizes, silhouettes, cameras, and how steady the labels are from epoch to epoch.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,17 @@ from mmtlib.noise.clusters import cluster_table, review_table, second_opinion, s
 from mmtlib.noise.measures import wrong_labels
 from mmtlib.noise.summary import Subject, against_truth, without_truth
 from mmtlib.pages.parts import picture, render
-from mmtlib.results.tables import QUALITY, TITLES
+from mmtlib.results.tables import TITLES
 
 MAPPED = 1500  # images on the map: more take long and are hard to see
-_FREE, _TRUE = "Without any truth", "Against the true identities"
-_ERRORS = {
-    "false_merges": "Why images of two people share a cluster",
-    "false_splits": "Why images of one person do not",
-}
 
 
 def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     """Write `noise.json`, `clusters.csv`, `figures/*.png` and `noise.html` into a folder.
 
-    The table has a row per image (`noise.clusters.review_table`), to be corrected and read back.
-
-    Where Bokeh is installed, `map.html` lies beside them: the map of the features with the images under the pointer.
-
-    Args:
-        command: How this was asked for; the page quotes it.
+    The table has a row per image (`noise.clusters.review_table`), to be corrected and read back. Where Bokeh is
+    installed, `map.html` lies beside them: the map of the features with the images under the pointer. The page quotes
+    the `command` by which it was asked for.
     """
     numbers: dict[str, Any] = {"name": subject.name, "command": command, **without_truth(subject)}
     labels = subject.epochs[-1]
@@ -51,44 +44,39 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     write_table(out / "clusters.csv", review)
     told = review.drop_duplicates("cluster")["suggestion"].str.split().str[0].value_counts()
     numbers["suggestions"] = {kind: int(told.get(kind, 0)) for kind in ("split", "merge")}
-    tables = {_FREE: _free_table(numbers)}
     if subject.known is not None:
         numbers["truth"] = against_truth(subject)
-        tables[_TRUE] = _truth_table(numbers["truth"])
-        tables |= {title: _cause_table(numbers["truth"][kind]) for kind, title in _ERRORS.items()}
     shown = np.sort(np.random.default_rng(0).permutation(len(subject.features))[:MAPPED])
     points = figures.umap_map(subject.features[shown]) if len(shown) > 3 else None
-    pictures: dict[str, list[tuple[Markup, str]]] = {title: [] for title in tables}
+    pictures: dict[str, list[tuple[Markup, str]]] = defaultdict(list)
     with mpl.rc_context():
         figures.use_style()
         for section, name, drawn, caption in _pictures(subject, numbers, shown, points):
             file = out / "figures" / f"{name}.png"
             pictures[section].append(picture(drawn.figure, f"{name}: {caption}", caption, file))
     if explorable := points is not None and figures.can_hover():
-        shades = {"cluster": labels, "camera": subject.camids + 1}
-        shades |= {"identity": subject.pids} if subject.known is not None else {}
-        about = subject.images[shown], [subject.names[i] for i in shown]
-        # A picture is not a measure.
-        beside = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
-        if quality := numbers.get("truth", {}).get("label_quality"):
-            beside += f"; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}"
-        about += {name: each[shown] for name, each in shades.items()}, [beside]
-        figures.write_hover_page(out / "map.html", subject.name, points[None], *about)
+        _write_map(out / "map.html", subject, numbers, shown, points)
     # Plain numbers, not NumPy's; what is not finite becomes null.
     plain = pd.Series(numbers, dtype=object).to_json(double_precision=15)
     write_json(out / "noise.json", json.loads(plain))
-    parts = [
-        {"title": title, "table": rows if len(rows) else None, "figures": pictures[title]}
-        for title, rows in tables.items()
-    ]
-    about = {
-        "data": subject.data,
-        "title": f"Label noise: {subject.name}",
-        "note": subject.note,
-        "command": command,
-    }
-    about |= {"measured": _TRUE, "explorable": explorable, "mapped": points is not None}
-    return write_atomic(out / "noise.html", render("noise.html", parts=parts, **about))
+    about = {"title": f"Label noise: {subject.name}", "note": subject.note, "titles": TITLES}
+    about |= {"truth": None} | numbers
+    page = render("noise.html", pictures=pictures, explorable=explorable, mapped=points is not None, **about)
+    return write_atomic(out / "noise.html", page)
+
+
+def _write_map(
+    file: Path, subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray
+) -> None:
+    """The map (M, 2) of the `shown` images to explore, with numbers beside it: a picture is not a measure."""
+    shades = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
+    shades |= {"identity": subject.pids} if subject.known is not None else {}
+    beside = f"{numbers['clusters']} clusters, {numbers['left_out']:.0%} of the images left out"
+    if quality := numbers.get("truth", {}).get("label_quality"):
+        beside += f"; NMI {quality['nmi']:.2f}, purity {quality['purity']:.2f}"
+    names, colours = [subject.names[i] for i in shown], {name: each[shown] for name, each in shades.items()}
+    images = subject.images[shown]
+    figures.write_hover_page(file, subject.name, points[None], images, names, colours, [beside])
 
 
 def _pictures(
@@ -100,21 +88,21 @@ def _pictures(
     if subject.known is not None:
         people = subject.pids[subject.known]
         wrong = wrong_labels(labels, subject.pids) if subject.known.all() else None
-    yield _FREE, "sizes", figures.size_histogram(labels, people), "How many clusters there are of each size."
+    yield "free", "sizes", figures.size_histogram(labels, people), "How many clusters there are of each size."
     if numbers["clusters"] > 1:
         scores = silhouettes(subject.features, labels)
         caption = "How much nearer an image is to its own cluster than to the next one."
-        yield _FREE, "silhouettes", figures.silhouette_histogram(scores, wrong), caption
+        yield "free", "silhouettes", figures.silhouette_histogram(scores, wrong), caption
         means = pd.Series(scores[labels >= 0]).groupby(labels[labels >= 0]).agg(["mean", "size"])
         loosest = means[means["size"] >= 4]["mean"].nsmallest(3)
         groups = {f"cluster {k}\nsilhouette {mean:.2f}": labels == k for k, mean in loosest.items()}
         if groups:
             figure = figures.image_groups(subject.images, groups, labels, subject.camids)
             caption = "Clusters of at least four images with the lowest silhouettes: look here first."
-            yield _FREE, "loosest", figure, caption
+            yield "free", "loosest", figure, caption
     if len(subject.epochs) > 1:
         caption = "Which images stay, merge, split or move with each new clustering."
-        yield _FREE, "fates", figures.fate_alluvial(subject.epochs), caption
+        yield "free", "fates", figures.fate_alluvial(subject.epochs), caption
     if truth:
         yield from _true_pictures(subject, truth)
     if points is not None:
@@ -123,7 +111,7 @@ def _pictures(
         if wrong is not None:
             panels = {"identity": subject.pids[shown], **panels, "label": ~wrong[shown]}
         caption = "A map of the features (UMAP): a picture, not a measure. The numbers stand in the tables."
-        yield _FREE, "map", figures.umap_panels(points, panels), caption
+        yield "free", "map", figures.umap_panels(points, panels), caption
 
 
 def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[str, str, Axes | Figure, str]]:
@@ -132,67 +120,20 @@ def _true_pictures(subject: Subject, truth: dict[str, Any]) -> Iterator[tuple[st
     images = subject.images[np.flatnonzero(known)]
     if len(truth["transitions"]) > 1:
         caption = "What becomes of wrong labels from epoch to epoch."
-        yield _TRUE, "transitions", figures.transition_curves(truth["transitions"]), caption
+        yield "truth", "transitions", figures.transition_curves(truth["transitions"]), caption
     if truth["false_merges"]:
         caption = "Clusters that mix most people; a colour and number per person."
-        yield _TRUE, "merges", figures.worst_merges(images, labels, pids, camids), caption
+        yield "truth", "merges", figures.worst_merges(images, labels, pids, camids), caption
         caption = "Images per person and cluster: who is in the most mixed clusters."
-        yield _TRUE, "contingency", figures.contingency_heatmap(labels, pids), caption
+        yield "truth", "contingency", figures.contingency_heatmap(labels, pids), caption
     if truth["false_splits"]:
         caption = "People that are torn apart most; a colour and number per cluster."
-        yield _TRUE, "splits", figures.worst_splits(images, labels, pids, camids), caption
+        yield "truth", "splits", figures.worst_splits(images, labels, pids, camids), caption
     if (relation := truth["purity_and_camera_entropy"]) is not None:
         ideal = cluster_table(pids, pids, camids)["camera_entropy"].mean()
         caption = f"Purity and camera entropy of each cluster: Spearman's correlation {relation:.2f}."
-        yield _TRUE, "cameras", figures.entropy_scatter(cluster_table(labels, pids, camids), ideal), caption
-    for kind, title in _ERRORS.items():
+        yield "truth", "cameras", figures.entropy_scatter(cluster_table(labels, pids, camids), ideal), caption
+    caption = "Share of each cause beside its base rate; in brackets the 95 % interval of their ratio."
+    for kind in ("false_merges", "false_splits"):
         if truth[kind]:
-            caption = (
-                "Share of each cause beside its base rate; in brackets the 95 % interval of their ratio."
-            )
-            yield title, kind, figures.cause_bars(pd.DataFrame(truth[kind])), caption
-
-
-def _free_table(numbers: dict[str, Any]) -> pd.DataFrame:
-    sizes, silhouette, k, told = (numbers[name] for name in ("sizes", "silhouette", "k", "suggestions"))
-    rows = {
-        "images": f"{numbers['images']}",
-        "clusters": f"{numbers['clusters']}",
-        "K given; estimated without labels (DBSCAN)": f"{k['given'] or '–'}; {k['estimated']}",
-        "to look at: clusters to split, to merge": f"{told['split']}, {told['merge']}",
-        "left out": f"{numbers['left_out']:.1%}",
-        "images in a cluster: mean, median, largest": f"{sizes['mean']:.1f}, {sizes['median']:.0f}, {sizes['largest']}",
-        "clusters of one image": f"{sizes['single']}",
-    }
-    if silhouette:
-        rows["mean silhouette"] = f"{silhouette['mean']:.3f}"
-        rows["images nearer to another cluster"] = f"{silhouette['below_0']:.1%}"
-    if numbers["camera_entropy"] is not None:
-        rows["camera entropy (0: one camera a cluster, 1: evenly mixed)"] = f"{numbers['camera_entropy']:.2f}"
-    for step in numbers["stability"]:
-        epochs = f"epoch {step['epoch'] - 1} → {step['epoch']}"
-        name = f"{epochs}: stay in their cluster; Rand index; merged, split"
-        rows[name] = f"{step['stay_share']:.1%}; {step['ari']:.2f}; {step['merged']}, {step['split']}"
-    return pd.DataFrame({"measure": rows.keys(), "value": rows.values()})
-
-
-def _truth_table(truth: dict[str, Any]) -> pd.DataFrame:
-    both = truth["label_quality"], truth["label_quality_of_all"]
-    names = [name for name in QUALITY if name != "noise_share"]
-    rows = [[TITLES[name], *(f"{each[name]:.3f}" for each in both)] for name in names]
-    if (auc := truth["silhouette_auc"]) is not None:
-        rows.append(["AUC of a low silhouette for a wrong label", f"{auc:.3f}", "–"])
-    return pd.DataFrame(rows, columns=["measure", "clustered images", "all (left out = alone)"])
-
-
-def _cause_table(causes: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "property of the pair": row["cause"],
-            "share": f"{row['share']:.1%}",
-            "base rate": f"{row['base']:.1%}",
-            "times as frequent": f"{row['lift']:.2f}",
-            "95 % interval": f"{row['low']:.2f}–{row['high']:.2f}",
-        }
-        for row in causes
-    )
+            yield kind, kind, figures.cause_bars(pd.DataFrame(truth[kind])), caption

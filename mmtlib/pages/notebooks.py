@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mmtlib import InputError
 from mmtlib.files import write_atomic
 from mmtlib.pages.parts import render
 
@@ -16,6 +17,17 @@ def write_notebook_page(copy: Path) -> Path:
     """Write the page of an executed notebook beside it; returns the page."""
     cells, title = notebook_body(copy)
     return write_atomic(copy.with_suffix(".html"), notebook_page(title, cells))
+
+
+def executed_lessons(out: Path) -> list[Path]:
+    """The executed lessons in a suite's folder, in order.
+
+    Raises:
+        InputError: There are none.
+    """
+    if copies := sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        return copies
+    raise InputError(f"no executed notebook in {out / 'notebooks'}: mmt run --out {out} makes them")
 
 
 def notebook_body(copy: Path) -> tuple[Markup, str]:

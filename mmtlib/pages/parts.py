@@ -23,13 +23,9 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmtlib.pages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    strict = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    spaces = {"trim_blocks": True, "lstrip_blocks": True}
+    found = jinja2.Environment(loader=jinja2.PackageLoader("mmtlib.pages"), **strict, **spaces)
     found.filters["columns"] = _columns
     return found
 
@@ -37,10 +33,9 @@ def _templates() -> jinja2.Environment:
 def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Names of a table's columns, each with its class: numbers, long texts, or short ones."""
     found = []
-    for name in rows:
-        texts = [str(value) for value in rows[name]]
+    for name, texts in rows.map(str).items():
         numeric = all(text[:1] in "0123456789–−+" for text in texts)
-        found.append((name, "n" if numeric else "long" if max(map(len, texts), default=0) > 40 else "t"))
+        found.append((name, "n" if numeric else "long" if texts.str.len().max() > 40 else "t"))
     return found
 
 
@@ -48,7 +43,7 @@ def picture(figure: Figure, alt: str, caption: str, file: Path | None = None) ->
     """A figure inside the page, with its alt text, and its caption; it is closed, and kept as a PNG in `file`."""
     from mmtlib.figures.style import html_image, png
 
-    width, data = round(96 * figure.get_figwidth()), png(figure)
+    data = png(figure)
     if file is not None:
         write_atomic(file, data)
-    return html_image(data, alt, width), caption
+    return html_image(data, alt, round(96 * figure.get_figwidth())), caption

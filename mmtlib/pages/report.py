@@ -24,12 +24,7 @@ TITLE = "Mutual Mean-Teaching: what was reproduced"
 def write_report(out: str | Path, command: str) -> Path:
     """Write `out/results.json` (the list of all result dicts) and `out/report.html`, from a folder's finished runs.
 
-    Args:
-        out: The folder that holds `cache/` and, where notebooks were run, `notebooks/`.
-        command: What to type to make this report again.
-
-    Returns:
-        The page, which opens without a network.
+    `out` holds `cache/` and, where notebooks were run, `notebooks/`; `command` makes this report again.
 
     Raises:
         InputError: No run is finished.
@@ -38,7 +33,6 @@ def write_report(out: str | Path, command: str) -> Path:
     runs = read_runs(out)
     results = [run.result for run in runs]
     by_year = comparison.state_of_the_art(results)
-    alt = "mAP of published methods on the paper's four tasks, a line each, by year; the drawn world's below."
     with mpl.rc_context():
         figures.use_style()
         page = render(
@@ -61,7 +55,9 @@ def write_report(out: str | Path, command: str) -> Path:
             paper=comparison.readable(comparison.against_paper(results)),
             by_year=comparison.readable_by_year(by_year),
             by_year_figure=picture(
-                figures.methods_by_year(by_year), alt, "MMT among the methods before and after it"
+                figures.methods_by_year(by_year),
+                "mAP of published methods on the paper's four tasks, a line each, by year; the drawn world's below.",
+                "MMT among the methods before and after it",
             ),
             time=_time(results),
             provenance=_provenance(results),
@@ -132,17 +128,13 @@ def _notebooks(out: Path) -> list[dict[str, Any]]:
     items = []
     lessons = sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     for copy in [*lessons, *sorted((out / "cells").glob("*/cell.ipynb"))]:
-        page, notebook, lesson = copy.with_suffix(".html"), _read(copy), copy in lessons
-        recorded = _read(copy.with_suffix(".json"))
-        items.append(
-            {
-                "path": (page if page.exists() else copy).relative_to(out).as_posix(),
-                "name": copy.stem if lesson else copy.parent.name,
-                "failed": bool(notebook.get("metadata", {}).get("papermill", {}).get("exception")),
-                "asks": heading(notebook.get("cells", ())) if lesson else "",
-                "recorded": [(name.replace("_", " "), _short(value)) for name, value in recorded.items()],
-            }
-        )
+        page, notebook = copy.with_suffix(".html"), _read(copy)
+        item = {"path": (page if page.exists() else copy).relative_to(out).as_posix()}
+        item["failed"] = bool(notebook.get("metadata", {}).get("papermill", {}).get("exception"))
+        recorded = _read(copy.with_suffix(".json")).items()
+        item["recorded"] = [(name.replace("_", " "), _short(value)) for name, value in recorded]
+        named = (copy.stem, heading(notebook.get("cells", ()))) if copy in lessons else (copy.parent.name, "")
+        items.append(item | dict(zip(("name", "asks"), named)))
     return items
 
 

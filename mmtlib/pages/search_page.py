@@ -1,10 +1,7 @@
 """`mmt search`: rank lists as a table, and as one page with their pictures."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -28,15 +25,14 @@ SHOWN = 30  # queries on the page; the table has all of them
 HEIGHT = 128  # pixels of a picture on the page
 
 
-def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: str, note: str,
-                      explain: Path | None = None) -> Path:  # fmt: skip
+def write_search_page(
+    known: Features, ranks: pd.DataFrame, out: Path, command: str, note: str, explain: Path | None = None
+) -> Path:
     """Write `ranks.csv`, `search.json` (what was searched, and how) and `search.html` into a folder.
 
     Args:
-        known: What was searched.
-        ranks: Of `features.search`.
-        command: How this was asked for; the page quotes it.
-        note: What was left out of the answers, in a sentence.
+        ranks: Of `features.search` in what is `known`.
+        command, note: How this was asked for, and what was left out of the answers; the page says both.
         explain: The weights of `known`, to show for each answer where it and the query are alike; None: do not.
     """
     about, settings = known.about, known.about["settings"]
@@ -47,13 +43,15 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
     pictures = dict(zip(paths, load_images(about["data"]["root"], paths, HEIGHT, width)))
     alike = _alike(known, listed, pictures, explain) if explain else {}
     lists = []
-    for query, answers in listed.groupby("query", sort=False):
-        lines = [
-            _answer(pictures[row["path"]], row) | {"maps": alike.get((query, row["path"]), ())}
-            for row in answers.to_dict("records")
-        ]
+    for query, rows in listed.groupby("query", sort=False):
+        answers = []
+        for row in rows.to_dict("records"):
+            image = _image(pictures[row["path"]], f"answer {row['rank']}: {shown(row['path'])}")
+            maps, name = alike.get((query, row["path"]), ()), shown(row["path"].rpartition("/")[2])
+            known_right = None if row["right"] is pd.NA else bool(row["right"])
+            answers.append(row | {"image": image, "maps": maps, "name": name, "right": known_right})
         lead = _image(pictures[query], f"the query {shown(query)}")
-        lists.append({"path": shown(query), "image": lead, "answers": lines})
+        lists.append({"path": shown(query), "image": lead, "answers": answers})
     first = ranks[ranks["rank"] == 1]["right"].dropna()
     splits = ", ".join(f"{n:,} {part}" for part, n in about["splits"].items() if n)
     more = f", the first {SHOWN} shown; ranks.csv has all" if len(queries) > SHOWN else ""
@@ -67,24 +65,21 @@ def write_search_page(known: Features, ranks: pd.DataFrame, out: Path, command: 
         facts.append(("first answer right", f"{first.mean():.1%} of the {len(first):,} where it is known"))
     write_table(out / "ranks.csv", ranks)
     write_json(out / "search.json", {"command": command, "note": note, **about})
-    title = f"Search: {about['data']['name']}"
-    page = render(
-        "search.html", title=title, command=command, note=note, facts=facts, lists=lists, explain=explain
-    )
+    said = {"title": f"Search: {about['data']['name']}", "command": command, "note": note}
+    page = render("search.html", facts=facts, lists=lists, explain=explain, **said)
     return write_atomic(out / "search.html", page)
 
 
-def _alike(known: Features, listed: pd.DataFrame, pictures: dict[str, Tensor],
-           weights: Path) -> dict[tuple[str, str], tuple[Markup, ...]]:  # fmt: skip
+def _alike(
+    known: Features, listed: pd.DataFrame, pictures: dict[str, Tensor], weights: Path
+) -> dict[tuple[str, str], tuple[Markup, ...]]:
     """Query and answer under their similarity maps, for each pair of the rank lists."""
     settings, pairs = Settings.of(known.about["settings"]), listed[["query", "path"]].to_numpy().T.tolist()
     device, paths = "cuda" if torch.cuda.is_available() else "cpu", list(pictures)
     network = open_network(weights, gain=settings.gain).to(device)
     images = load_images(known.about["data"]["root"], paths, settings.height, settings.width, device)
-    images = dict(zip(paths, images))
-    maps = similarity_maps(
-        network, *(torch.stack([images[path] for path in side]) for side in pairs), batch=64
-    )
+    place = {path: i for i, path in enumerate(paths)}
+    maps = similarity_maps(network, *(images[[place[path] for path in side]] for side in pairs), batch=64)
     sides = []
     for side, each, name in zip(pairs, maps, ("query", "answer")):
         seen = torch.stack([pictures[path] for path in side])
@@ -94,15 +89,7 @@ def _alike(known: Features, listed: pd.DataFrame, pictures: dict[str, Tensor],
     return dict(zip(zip(*pairs), zip(*sides)))
 
 
-def _answer(pixels: Any, row: dict[str, Any]) -> dict[str, Any]:
-    known = row["right"] is not pd.NA
-    kind, mark = (("right", " ✓") if row["right"] else ("wrong", " ✗")) if known else ("unknown", "")
-    image = _image(pixels, f"answer {row['rank']}: {shown(row['path'])}")
-    text, name = f"{row['rank']}{mark} {row['distance']:.3f}", shown(row["path"].rpartition("/")[2])
-    return {"image": image, "kind": kind, "text": text, "name": name}
-
-
-def _image(pixels: Any, alt: str) -> Markup:
+def _image(pixels: Tensor, alt: str) -> Markup:
     """An `<img>` that holds a picture (3, H, W)."""
     stream = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, format="png")

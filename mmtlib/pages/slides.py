@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mmtlib import InputError
 from mmtlib.files import write_atomic
-from mmtlib.pages.notebooks import heading, notebook_page, rendered
+from mmtlib.pages.notebooks import executed_lessons, heading, notebook_page, rendered
 
 
 def write_slides(out: Path) -> list[Path]:
@@ -20,8 +20,7 @@ def write_slides(out: Path) -> list[Path]:
     Raises:
         InputError: No lesson was executed, or reveal.js is not installed.
     """
-    if not (copies := sorted((out / "notebooks").glob("[0-9][0-9]_*.ipynb"))):
-        raise InputError(f"no executed notebook in {out / 'notebooks'}: mmt run --out {out} makes them")
+    copies = executed_lessons(out)
     if (package := find_spec("pyreveal")) is None:
         raise InputError("slides need reveal.js: pip install pyreveal, or make slides, which does it")
     reveal = Path(package.submodule_search_locations[0], "revealjs", "dist")
@@ -43,9 +42,8 @@ def _page(copy: Path, assets: dict[str, Markup]) -> str:
         section = found[-1] if found else section
         if cell.metadata.get("slideshow", {}).get("slide_type") == "slide":
             text = cell.source.replace("## Summary", "## What we now know")
-            cell.source = (
-                re.sub(r"\[([^]]+)\]\((?!https:)[^)]+\)", r"\1", text) if is_text else ""
-            )  # no file beside it
+            text = re.sub(r"\[([^]]+)\]\((?!https:)[^)]+\)", r"\1", text)  # no file lies beside the slides
+            cell.source = text if is_text else ""
             one = nbformat.NotebookNode(notebook | {"cells": [cell]})
             slides.append(("" if is_text else section, rendered(one)))
     return notebook_page(title, Markup(), "slides.html", slides=slides, **assets)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,8 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
     """
     run = RunFolder(folder)
     if run.result is None:
-        raise InputError(
-            f"{folder} is not a finished run: expected result.json, in runs/<profile>/cache/<run>"
-        )
+        expected = "expected result.json, in runs/<profile>/cache/<run>"
+        raise InputError(f"{folder} is not a finished run: {expected}")
     settings, last = Settings.of(read_json(folder / "config.json")), run.result["epochs"]
     if not (folder / "epochs").is_dir():
         network = folder / "network_1.safetensors"
@@ -44,11 +44,12 @@ def subject_of_run(folder: Path, clusters: int | None = None) -> Subject:
     dataset, size = open_dataset(settings.target, settings), (settings.height, settings.width)
     given = settings.clusters if METHODS[settings.method].clustering == "kmeans" else None
     pixels = load_images(dataset.root, dataset.train.paths, *size)
-    return _subject(dataset, note, features, epochs, pixels, given)
+    return _subject(dataset, note, features=features, epochs=epochs, images=pixels, given=given)
 
 
-def subject_of_images(images: str, checkpoint: Path, settings: Settings, *, labels: Path | None = None,
-                      clusters: int | None = None) -> Subject:  # fmt: skip
+def subject_of_images(
+    images: str, checkpoint: Path, settings: Settings, labels: Path | None = None, clusters: int | None = None
+) -> Subject:
     """Labels that clustering gives to images by a network's features.
 
     Args:
@@ -73,26 +74,26 @@ def subject_of_images(images: str, checkpoint: Path, settings: Settings, *, labe
         found, _ = clustering.kmeans(features, clusters, stream_seed(settings.seed, "clusters", 0))
         how = f"k-means with K = {clusters}"
     note = f"{how}, on the features of {checkpoint.name}."
-    return _subject(dataset, note, features, [found], pixels, clusters)
+    return _subject(dataset, note, features=features, epochs=[found], images=pixels, given=clusters)
 
 
-def _subject(
-    dataset: ReIDDataset,
-    note: str,
-    features: np.ndarray,
-    epochs: list[np.ndarray],
-    pixels: torch.Tensor,
-    given: int | None,
-) -> Subject:
+def _subject(dataset: ReIDDataset, note: str, **known: Any) -> Subject:
+    """A subject of a data set's training images; `known` are its other fields."""
     train = dataset.train
-    pids = train.pids if (train.pids >= 0).any() else None
-    attributes = read_attributes(dataset, train.paths)
-    data = {"split": "train", "images": len(train), "fingerprint": dataset.fingerprint()}
-    known = (train.camids, pids, attributes, features, epochs, given, data)
-    return Subject(dataset.name, note, train.paths, pixels, *known)
+    return Subject(
+        name=dataset.name,
+        note=note,
+        names=train.paths,
+        camids=train.camids,
+        pids=train.pids if (train.pids >= 0).any() else None,
+        attributes=read_attributes(dataset, train.paths),
+        data={"split": "train", "images": len(train), "fingerprint": dataset.fingerprint()},
+        **known,
+    )
 
 
 def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset:
+    """A data set, with identities and cameras from a table if given; images that it does not name have no identity."""
     images = str(Path(images).expanduser())
     if labels is None:
         return open_dataset(images, settings)
@@ -102,12 +103,7 @@ def _opened(images: str, settings: Settings, labels: Path | None) -> ReIDDataset
         if labels.resolve().parent != Path(images).resolve():
             raise
         dataset = read_image_folder(images)
-    return _with_labels(dataset, labels)
-
-
-def _with_labels(dataset: ReIDDataset, file: Path) -> ReIDDataset:
-    """The data set with identities and cameras from a table; images that it does not name have no identity."""
     train = dataset.train
-    pids, camids = labels_of(file, dataset.root, train.paths)
+    pids, camids = labels_of(labels, dataset.root, train.paths)
     camids = np.where(camids < 0, train.camids, camids)
     return dataclasses.replace(dataset, train=dataclasses.replace(train, pids=pids, camids=camids))

@@ -20,27 +20,23 @@ NOT_RUN = "not run"
 PHOTOGRAPHS = {"plaza": "Market-1501", "station": "DukeMTMC-reID", "city": "MSMT17"}
 # A published data set is known by its folder's name (or that of the folder around it).
 _DATA = {"market": "Market-1501", "duke": "DukeMTMC-reID", "msmt": "MSMT17"}
-_ROWS = {
+# Published rows whose twins are rows of ours.
+_TWINS = {
     "direct transfer": "direct",
+    "hard labels (k-means)": "hard",
+    "hard labels (DBSCAN)": "hard_dbscan",
     "MMT (k-means)": "mmt",
     "MMT (DBSCAN)": "mmt_dbscan",
-    "hard labels (k-means)": "hard",
 }
-
-# TLlib's rows on photographs whose twins are rows of ours.
-_TWINS = {"hard labels (k-means)": "hard", "hard labels (DBSCAN)": "hard_dbscan"}
-_TWINS |= {"MMT (k-means)": "mmt", "MMT (DBSCAN)": "mmt_dbscan"}
 
 
 def published_twins() -> dict[tuple[str, str], float]:
     """The share of the gap (percent) that TLlib's rows close on photographs, by drawn task and method of ours."""
-    table, domains = read_published(), {photographs: domain for domain, photographs in PHOTOGRAPHS.items()}
-    table = table[table["reported_in"].str.startswith("TLlib") & table["method"].isin(list(_TWINS))]
-    return {
-        (f"{domains[row['source']]}→{domains[row['target']]}", _TWINS[row["method"]]): row["gap"]
-        for row in table.to_dict("records")
-        if {row["source"], row["target"]} <= domains.keys()
-    }
+    domains = {photographs: domain for domain, photographs in PHOTOGRAPHS.items()}
+    rows = read_published().query("reported_in.str.startswith('TLlib') and method != 'direct transfer'")
+    tasks = rows["source"].map(domains) + "→" + rows["target"].map(domains)
+    twins = rows.assign(task=tasks, method=rows["method"].map(_TWINS)).dropna(subset=["task", "method"])
+    return twins.set_index(["task", "method"])["gap"].to_dict()
 
 
 def published_name(source: str) -> str:
@@ -72,7 +68,7 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
     theirs = theirs[theirs["reported_in"].str.startswith(reported_in)]
     columns = ["source", "target", "method", "backbone", "ends", "clusters", "published", "published_gap"]
     for row in theirs[columns].to_dict("records"):
-        key = (row["source"], row["target"], _ROWS.get(row["method"]), row["backbone"], row["clusters"])
+        key = (row["source"], row["target"], _TWINS.get(row["method"]), row["backbone"], row["clusters"])
         for variant, runs in ours.get(key, {"": []}).items():
             rows.append(row | _summary(runs, row["published"]) | {"variant": variant})
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
@@ -101,9 +97,8 @@ def against_cells(
     mine, theirs = map(_by_identity, (results, reference))
     rows = []
     for (_, _, *named), each in wanted.items():
-        own, other = (
-            [row for name in dict.fromkeys(each) for row in found.get(name, ())] for found in (mine, theirs)
-        )
+        names = dict.fromkeys(each)
+        own, other = ([row for name in names for row in found.get(name, ())] for found in (mine, theirs))
         beside = _summary(other, np.nan)
         row = dict(zip(("task", "method", "title", "clusters", "variant"), named))
         row |= {"wanted": len(each), "published": beside["mAP"], "published_gap": beside["gap"]}
@@ -214,6 +209,7 @@ def _summary(rows: Sequence[dict], theirs: float) -> dict[str, Any]:
 
 
 def _by_identity(results: Sequence[dict]) -> dict[str, list[dict]]:
+    """Rows of `tables.frame` by the settings that their methods see."""
     found: dict[str, list[dict]] = {}
     for row in frame(results).to_dict("records") if results else ():
         found.setdefault(_identity(row["result"]["config"]), []).append(row)

@@ -69,7 +69,8 @@ def deviations(results: Sequence[dict]) -> list[tuple[int, str]]:
     configs = [Settings().to_dict() | result.get("config", {}) for result in results]
     # MMT's values, where it was run, fill in the texts.
     configs.sort(key=lambda config: config["method"] != "mmt")
-    held = [(text, next(filter(holds, configs), None)) for holds, text in DEVIATIONS]
-    return [
-        (i, text.format(**config)) for i, (text, config) in enumerate(held, start=1) if config is not None
-    ]
+    held = []
+    for number, (holds, text) in enumerate(DEVIATIONS, start=1):
+        if config := next(filter(holds, configs), None):
+            held.append((number, text.format(**config)))
+    return held

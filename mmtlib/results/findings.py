@@ -67,9 +67,8 @@ def _order(results: Sequence[dict]) -> list[str]:
 
 def _comparisons(results: Sequence[dict]) -> list[str]:
     """MMT against the baseline, and the part of the mean networks in it; the profile's own settings come first."""
-    found: dict[
-        str, list[Any]
-    ] = {}  # per variant its last row, which is over all tasks where there are several
+    # Per variant its last row, which is over all tasks where there are several.
+    found: dict[str, list[Any]] = {}
     for place, (a, b) in enumerate((("mmt", "hard"), (CONTROL, "hard"), ("mmt", CONTROL))):
         for row in paired(results, a, b).to_dict("records"):
             found.setdefault(row["variant"], [None] * 3)[place] = row

@@ -10,7 +10,7 @@ import pandas as pd
 from mmtlib.config import Settings, config_hash
 from mmtlib.data.tasks import data_keys, data_settings
 from mmtlib.files import write_json
-from mmtlib.results.runs import FinishedRun, read_committed
+from mmtlib.results.runs import FinishedRun, origin, read_committed
 from mmtlib.results.tables import QUALITY, SCORES, task_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -60,10 +60,8 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
         note += f"; {dropped} left out, made by another version of the code or on other images"
     if not entries:
         return MatrixResults([], f"{note}. To run it again: {_command(name)}")
-    hardware, seeds = content["hardware"], sorted({e["seed"] for e in entries})
-    note += f" of {', '.join(dict.fromkeys(map(task_name, entries)))}, seeds {', '.join(map(str, seeds))};"
-    note += f"\n  {content['command']}"
-    note += f"\n  finished {content['finished']} on {hardware['gpu'] or hardware['cpu']}, {hardware['cores']} cores"
+    tasks, seeds = dict.fromkeys(map(task_name, entries)), sorted({e["seed"] for e in entries})
+    note += f" of {', '.join(tasks)}, seeds {', '.join(map(str, seeds))};{origin(content)}"
     return MatrixResults([FinishedRun(e, _history(e)) for e in entries], note)
 
 

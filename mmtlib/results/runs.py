@@ -34,9 +34,8 @@ def read_runs(out: str | Path) -> list[FinishedRun]:
     for folder in run_folders(_cache(out)):
         result = folder.result
         if result["method"] not in METHODS:
-            raise InputError(
-                f"{folder.path} holds a run of {result['method']!r}, a method this version does not have: remove it"
-            )
+            what = f"a run of {result['method']!r}, a method this version does not have"
+            raise InputError(f"{folder.path} holds {what}: remove it")
         runs.append(FinishedRun(result, folder.history))
     if not runs:
         raise InputError(
@@ -61,6 +60,27 @@ def read_committed(name: str, folder: str | Path | None = None) -> Any:
     """What `<name>.json` holds in a folder (None or "": `results/` of the home); None where it was not made yet."""
     file = (Path(folder) if folder else home() / "results") / f"{name}.json"
     return read_json(file) if file.exists() else None
+
+
+def read_rows(
+    name: str, key: str, command: str, folder: str | Path | None = None
+) -> tuple[pd.DataFrame, str]:
+    """What `<name>.json` holds under a key, as a table, and a note of its origin (see `read_committed`).
+
+    Where the file was not made yet, the table is empty, and the note says the `command` that makes it.
+    """
+    if (content := read_committed(name, folder)) is None:
+        return pd.DataFrame(), f"{name}.json: not run yet. To run it: {command}"
+    rows = pd.DataFrame(content[key])
+    runs = rows.filter(["task", "method", "variant", "clusters", "seed"]).drop_duplicates()
+    return rows, f"{name}.json: {len(runs)} runs of {', '.join(rows['task'].unique())};{origin(content)}"
+
+
+def origin(content: dict[str, Any]) -> str:
+    """How a committed file was made, in two lines for the end of a note."""
+    made = content["hardware"]
+    where = f"{made['gpu'] or made['cpu']}, {made['cores']} cores"
+    return f"\n  {content['command']}\n  finished {content['finished']} on {where}"
 
 
 def _cache(out: str | Path) -> Path:

@@ -26,9 +26,9 @@ from mmtlib.config import (
     make_settings,
     variant,
 )
+from mmtlib.noise.measures import QUALITY
 
 SCORES = ("mAP", "top1", "top5", "top10")
-QUALITY = ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1", "noise_share")
 # What tables, axes and legends call a measure or a setting.
 TITLES = {
     "mAP": "mAP", "top1": "top-1", "top5": "top-5", "top10": "top-10", "gap": "gap closed (%)",

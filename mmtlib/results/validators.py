@@ -24,7 +24,7 @@ from mmtlib.evaluation import camera_normalised
 from mmtlib.files import write_json
 from mmtlib.noise.clusters import cluster_table, silhouettes
 from mmtlib.noise.measures import label_flow, with_singletons
-from mmtlib.results.runs import read_committed, run_folders
+from mmtlib.results.runs import read_rows, run_folders
 from mmtlib.results.tables import frame, group_name
 from mmtlib.runs.folder import RunFolder
 from mmtlib.runs.provenance import provenance
@@ -48,7 +48,7 @@ def silhouette(features, labels: np.ndarray) -> float:
     return float(np.nanmean(silhouettes(features, labels)))
 
 
-def density(features, temperature: float = TEMPERATURE) -> float:
+def density(features) -> float:
     """How many others an image is similar to (Saito et al., ICCV 2021): mean entropy of its softmax over them.
 
     −1/N Σ_i Σ_{j≠i} P_ij log P_ij with P_ij = exp(f_i·f_j / τ) / Σ_{k≠i} exp(f_i·f_k / τ).
@@ -57,7 +57,7 @@ def density(features, temperature: float = TEMPERATURE) -> float:
     """
     rows, total = as_features(features), 0.0
     for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK] @ rows.T / temperature
+        block = rows[start : start + BLOCK] @ rows.T / TEMPERATURE
         block.diagonal(start).fill_(-torch.inf)
         total += float(torch.special.entr(block.softmax(dim=1)).sum())
     return total / len(rows)
@@ -78,18 +78,16 @@ def cameras(labels: np.ndarray, camids: np.ndarray) -> float:
     return float(clusters["camera_entropy"].mean()) if len(clusters) else np.nan
 
 
-def nuclear_norm(features, labels: np.ndarray, temperature: float = TEMPERATURE) -> float:
+def nuclear_norm(features, labels: np.ndarray) -> float:
     """Batch nuclear-norm maximisation (Cui et al., CVPR 2020) as a measure: ‖P‖_* / N, sure and varied predictions.
 
-    Args:
-        features: (N, D) array or tensor of unit rows.
-        labels: Clusters 0 … K − 1 (N), −1 for an image that was left out.
-        temperature: P (N, K) is the softmax of the cosines to the cluster centres over this. The networks' own
-            predictions are not stored, and an epoch begins with these centres as its classifier.
+    P (N, K) is the softmax of the cosines of unit rows (N, D) to the centres of clusters 0 … K − 1 (labels, N, −1 for
+    what was left out), over TEMPERATURE. The networks' own predictions are not stored, and an epoch begins with these
+    centres as its classifier.
     """
     rows = as_features(features).float()
     centres = torch.as_tensor(classifier_weights(rows, labels), device=rows.device)
-    return float(torch.linalg.matrix_norm((rows @ centres.T / temperature).softmax(dim=1), "nuc")) / len(rows)
+    return float(torch.linalg.matrix_norm((rows @ centres.T / TEMPERATURE).softmax(dim=1), "nuc")) / len(rows)
 
 
 @one_thread()  # several would wait for each other where other programs run
@@ -165,9 +163,8 @@ def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> 
         say(f"{done}/{len(every)} {line}")
     where = " ".join(map(str, places))
     if not rows:
-        reasons = "; ".join(
-            ["expected cache/<method>-<hash>/ with result.json and epochs/*.npz", *left_out[:3]]
-        )
+        expected = "expected cache/<method>-<hash>/ with result.json and epochs/*.npz"
+        reasons = "; ".join([expected, *left_out[:3]])
         raise InputError(f"no finished run with pseudo labels and features under {where}: {reasons}")
     command = f"mmt validate {where} --out {file}"
     write_json(file, {"command": command, **provenance(), "left_out": left_out, "epochs": rows})
@@ -178,26 +175,19 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     """What tells a run of `tables.frame` from others, and whether its settings are those that nobody chose."""
     result, named = row["result"], {name: row[name] for name in ("task", "method", "variant", "seed")}
     profile = result["profile"] if result["profile"] in PROFILES else "quick"
-    usual = (
-        make_settings(profile, target=result["target"]).clusters == result["clusters"] and not row["variant"]
-    )
+    own_k = make_settings(profile, target=result["target"]).clusters
+    usual = result["clusters"] == own_k and not row["variant"]
     return {"run": result["config_hash"], "clusters": result["clusters"]} | named | {"usual": usual}
 
 
 def read(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
-    """The scores in a folder (see `read_committed`) and a note; an empty table where nobody ran the command yet.
+    """The scores that `mmt validate` wrote into a folder, and a note (see `read_rows`).
 
     Returns:
         A row per run and epoch: run (its hash), task, method, variant, clusters, seed, usual (K and all else are the
         profile's), epoch, mAP, and a column per validator.
     """
-    if (content := read_committed("validators", folder)) is None:
-        command = "mmt validate RUNS --out results/validators.json"
-        return pd.DataFrame(), f"validators.json: not run yet. To run it: {command}"
-    rows, hardware = pd.DataFrame(content["epochs"]), content["hardware"]
-    note = f"validators.json: {rows['run'].nunique()} runs, {len(rows)} epochs of {', '.join(rows['task'].unique())};"
-    made = f"finished {content['finished']} on {hardware['gpu'] or hardware['cpu']}"
-    return rows, f"{note}\n  {content['command']}\n  {made}"
+    return read_rows("validators", "epochs", "mmt validate RUNS --out results/validators.json", folder)
 
 
 def choices(rows: pd.DataFrame) -> pd.DataFrame:
