@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,6 +41,29 @@ def suite_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("MMTLIB_HOME")
     if before is not None:
         os.environ["MMTLIB_HOME"] = before
+
+
+class Done(NamedTuple):
+    """How a command ended and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mmt(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line in this process: a new one needs seconds to import torch."""
+    from mmtlib.__main__ import main  # here, as most tests give no command
+
+    def call(*arguments: object) -> Done:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as usage:
+            status = usage.code
+        return Done(status, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture

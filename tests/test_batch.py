@@ -12,10 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 import pytest
@@ -42,28 +40,6 @@ FAILING = TASK | {"methods": ["hard_single"], "set": SHORT | {"lr": 1.0e30}}
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "mmtlib", *map(str, arguments)]
-
-
-class Done(NamedTuple):
-    """How a command ended and what it said."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def mmt(capsys) -> Callable[..., Done]:
-    """The command line in this process: a new one needs seconds to import torch."""
-
-    def call(*arguments: object) -> Done:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as usage:
-            status = usage.code
-        return Done(status, *capsys.readouterr())
-
-    return call
 
 
 def matrix(folder: Path, *products: dict) -> Path:

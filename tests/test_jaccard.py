@@ -67,7 +67,7 @@ def test_equals_the_definition(count: int, dimensions: int, k1: int, k2: int, dt
         assert 0 < similarity.nnz - count
 
 
-@settings(max_examples=400)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(
     st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 3), st.integers(1, 12), st.integers(1, 8)
 )
