@@ -544,7 +544,7 @@ def test_deep_pixels_are_read_right_or_refused(seed, top, kind):
 @MANY
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from(PARTS), st.integers(-1, 3), st.integers(0, 2), st.integers(0, 5)),
+        st.tuples(st.sampled_from(PARTS), st.integers(-1, 2), st.integers(0, 1), st.integers(0, 3)),
         min_size=1, max_size=9,
     ),
     name=st.sampled_from(["own", "msmt17"]),
