@@ -506,20 +506,16 @@ def test_a_dask_cluster_survives_the_loss_of_a_worker(gated, capsys, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_ends_the_batch_with_a_message(gated, capsys, monkeypatch):
+def test_a_scheduler_that_dies_ends_the_batch_with_a_message(gated):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(workers, "ANSWER", 1.0)
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
     path, out = gated
-    arguments = ["batch", str(path), "--out", str(out), "--scheduler", cluster.scheduler_address]
-    ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(main(arguments)), daemon=True)
-    thread.start()
-    wait_for(lambda: started(out) or ended)
+    arguments = command("batch", path, "--out", out, "--scheduler", cluster.scheduler_address)
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    wait_for(lambda: started(out) or process.poll() is not None)
     cluster.close()
-    thread.join(SECONDS)
-    said = capsys.readouterr().err
-    assert ended == [1] and "mmt: failed: " in said and "Traceback" not in said.splitlines()[-1], said
+    said = process.communicate(timeout=SECONDS)[1]
+    assert process.returncode == 1 and "failed" in said and "Traceback" not in said.splitlines()[-1], said
 
 
 @pytest.mark.slow

@@ -28,6 +28,8 @@ from mmtlib.networks import build_network
 from mmtlib.retrieval import evaluate_retrieval
 from mmtlib.training import adam, mmt_step
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What notebooks and reports need; training and benchmarks get by with the first group in pyproject.toml.
 NOT_NEEDED = """faiss numba umap matplotlib seaborn pandas yaml papermill nbconvert nbformat latex2mathml ipykernel

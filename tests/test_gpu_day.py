@@ -15,6 +15,8 @@ import torch
 from mmtlib.__main__ import main
 from mmtlib.files import read_json
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 
 @pytest.fixture
 def day(tmp_path, monkeypatch, capfd) -> Callable[..., tuple[int, str]]:
@@ -52,7 +54,7 @@ def test_pieces_run_in_miniature_and_are_not_repeated(day, tmp_path, monkeypatch
     monkeypatch.setattr(gpu_day, "TINY", [*gpu_day.TINY, "backbone=small"])
     # `source` trains what `adapt` begins with, and the suite is what .ci/run executes.
     wanted = ["tests", "bench", "step", "adapt"]
-    status, said = day("--tiny", *(word for name in wanted for word in ("--only", name)))
+    status, said = day("--tiny", "--minutes", "60", *(word for name in wanted for word in ("--only", name)))
     record = read_json(tmp_path / "gpu_day.json")
     assert status == 0, said
     assert {name: piece["status"] for name, piece in record["pieces"].items()} == dict.fromkeys(
