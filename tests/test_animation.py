@@ -81,16 +81,3 @@ def test_a_map_is_laid_upon_the_one_before_without_bending_it(monkeypatch):
     assert np.array_equal(points[0], first) and np.abs(points[1] - 1.1 * first).max() < 0.2
     lengths = [np.linalg.norm(each[:, None] - each[None], axis=2) for each in (second, points[1])]
     assert np.allclose(*lengths), "distances stay as they were"
-
-
-@pytest.mark.slow
-def test_maps_of_nearly_the_same_features_lie_nearly_alike():
-    rng = np.random.default_rng(0)
-    first = rng.normal(size=(12, 16)).repeat(10, axis=0) + 0.1 * rng.normal(size=(120, 16))
-    points = maps.umap_sequence([first, first + 0.01 * rng.normal(size=first.shape)])
-    moved = np.linalg.norm(points[1] - points[0], axis=1)
-    assert np.median(moved) < 0.25 * np.ptp(points[0], axis=0).max()
-    groups = points[1].reshape(12, 10, 2)
-    within = np.linalg.norm(groups - groups.mean(axis=1, keepdims=True), axis=2).mean()
-    between = np.linalg.norm(groups.mean(axis=1) - points[1].mean(axis=0), axis=1).mean()
-    assert within < 0.3 * between, "neighbours stay neighbours"

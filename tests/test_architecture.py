@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,19 @@ def test_every_path_and_room_exists():
     assert len(rooms) >= 14
     for room in rooms:
         assert (ROOT / "mmtlib" / room).is_dir() or (ROOT / "mmtlib" / f"{room}.py").is_file(), room
+
+
+LEAN = """
+import sys
+import mmtlib.world
+assert "torch" not in sys.modules, "drawing"
+import mmtlib.clustering
+assert not {"faiss", "sklearn", "numba"} & set(sys.modules), "clustering"
+import mmtlib.course.lessons, mmtlib.runs.run
+assert "torchvision" not in sys.modules, "small networks"
+"""
+
+
+def test_no_module_loads_a_package_that_it_can_do_without():
+    done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -156,11 +155,6 @@ def test_kmeans_at_its_limits() -> None:
         kmeans(features * np.nan, 4, 0)
     with pytest.raises(InputError, match="expected \\(N, D\\)"):
         kmeans(features[:0], 1, 0)
-
-
-def test_importing_needs_neither_scikit_learn_nor_faiss() -> None:
-    program = "import sys, mmtlib.clustering; assert not {'faiss', 'sklearn', 'numba'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_on_a_gpu_faiss_finds_the_nearest_centers_where_it_is_installed(

@@ -39,7 +39,7 @@ def exact_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((a[:, None].astype(np.longdouble) - b.astype(np.longdouble)) ** 2).sum(2)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.sampled_from([1, 2, 7, 40, LONG + 3])),
@@ -69,7 +69,7 @@ def test_the_error_is_within_the_stated_bound(seed, shape, offset, spread, scale
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(1, 5), st.sampled_from([0, 1, 1e4]))
 def test_nearest_neighbours_and_pairs(seed: int, count: int, dimensions: int, offset: float) -> None:
     rng = np.random.default_rng(seed)

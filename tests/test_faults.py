@@ -1,6 +1,6 @@
 """Faults that happen: full disks, read-only folders, wrong clocks, damaged files, several processes, infinities.
 
-Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_runs.py` has two of them at fixed ones.
+Kills at random moments are a command, `benchmarks/kill_runs.py`; `test_runs.py` has one at a fixed one.
 """
 
 from __future__ import annotations

@@ -269,6 +269,19 @@ def test_umap_is_repeatable():
     assert np.array_equal(first, figures.umap_map(features, seed=3))
 
 
+@pytest.mark.slow
+def test_maps_of_nearly_the_same_features_lie_nearly_alike():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(12, 16)).repeat(10, axis=0) + 0.1 * rng.normal(size=(120, 16))
+    points = maps.umap_sequence([first, first + 0.01 * rng.normal(size=first.shape)])
+    moved = np.linalg.norm(points[1] - points[0], axis=1)
+    assert np.median(moved) < 0.25 * np.ptp(points[0], axis=0).max()
+    groups = points[1].reshape(12, 10, 2)
+    within = np.linalg.norm(groups - groups.mean(axis=1, keepdims=True), axis=2).mean()
+    between = np.linalg.norm(groups.mean(axis=1) - points[1].mean(axis=0), axis=1).mean()
+    assert within < 0.3 * between, "neighbours stay neighbours"
+
+
 def test_umap_starts_from_principal_components_or_from_the_previous_map(monkeypatch):
     asked = []
 

@@ -12,8 +12,7 @@ from mmtlib.matrix.file import read_matrix
 from mmtlib.results import matrix_results
 from mmtlib.results.ablations import results_per_epoch
 from mmtlib.results.tables import QUALITY, SCORES
-from mmtlib.runs.parallel import run_all
-from mmtlib.runs.run import run_folder
+from mmtlib.runs.run import run, run_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import retrain_cells
@@ -35,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
     for name, epochs in (("short", "1"), ("long", "2")):
         (folder / f"{name}.yaml").write_text(MATRIX.replace("EPOCHS", epochs))
         cells = read_matrix(folder / f"{name}.yaml")
-        runs = run_all([cell.settings for cell in cells], folder / "runs", profile="smoke")
+        runs = [run(cell.settings, folder / "runs", profile="smoke") for cell in cells]
         matrix_results.write_results(runs, name, len(cells), folder / f"{name}.json")
     return folder
 
@@ -47,8 +46,8 @@ def test_a_file_holds_the_results_and_curves_of_its_runs(folder):
     assert content["command"] == "mmt batch matrices/long.yaml --out DIR --results results/long.json"
     assert {"hardware", "versions", "finished"} <= set(content)
     for cell, item in zip(cells, content["results"]):
-        run = run_folder(cell.settings, folder / "runs")
-        assert {name: item[name] for name in run.result} == run.result
+        trained = run_folder(cell.settings, folder / "runs")
+        assert {name: item[name] for name in trained.result} == trained.result
         epochs = 2 if item["method"] == "mmt" else 1
         assert {name: len(values) for name, values in item["curve"].items()} == dict.fromkeys(SCORES, epochs)
         assert item["curve"]["mAP"][-1] == pytest.approx(item["mAP"], abs=1e-3)

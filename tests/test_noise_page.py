@@ -59,7 +59,7 @@ def flat_map(monkeypatch):
     monkeypatch.setattr(figures, "umap_map", lambda features: np.asarray(features)[:, :2])
 
 
-def test_page_of_a_run(run, dataset, tmp_path) -> None:
+def test_page_of_a_run(run, dataset, tmp_path, flat_map) -> None:
     subject = subject_of_run(run)
     assert len(subject.epochs) == 3
     made_from = RunFolder(run).epoch(2)["features"].astype(float)  # the last labels were made after epoch 2

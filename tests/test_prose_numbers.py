@@ -134,13 +134,16 @@ def side(source: str) -> str:
     if "-" in methods:
         low, high = (value("/".join([file, task, methods, end, *changed])) for end in ("low", "high"))
         return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+    return next(name for name, titles in groups(file, task).items() if METHODS[methods].title in titles)
+
+
+@functools.cache
+def groups(file: str, task: str) -> dict[str, list[str]]:
+    """The rows of the lesson's table by their corrected intervals."""
     own = [r for r in results(file) if tables.task_name(r) == task]
     parts = [m for m in METHODS if m.startswith("mmt_without_") or m == "hard"]
-    every = (
-        parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
-    )  # the rows of the lesson's table
-    said = ablations.groups(ablations.differences(own, every))
-    return next(name for name, titles in said.items() if METHODS[methods].title in titles)
+    every = parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
+    return ablations.groups(ablations.differences(own, every))
 
 
 def written(number: float, like: str) -> str:

@@ -124,7 +124,7 @@ def test_features_score_as_their_distances_in_any_blocks(monkeypatch: pytest.Mon
         np.testing.assert_array_equal(scores.cmc, expected.cmc)
 
 
-@settings(max_examples=500)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(st.data())
 def test_safe_scores_are_those_of_float64(data: st.DataObject) -> None:
     """Features with an offset, in tight groups far apart, with copies: the same scores as from exact distances."""

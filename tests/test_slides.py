@@ -15,7 +15,6 @@ from mmtlib import InputError, __main__
 from mmtlib.pages import slides
 
 LESSONS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-UNTAGGED = ()
 SLIDE = {"slideshow": {"slide_type": "slide"}}
 needs_reveal = pytest.mark.skipif(find_spec("pyreveal") is None, reason="make install WITH=slides")
 # What every slide is, when it is shown: its place, what sticks out of the page, and its text.
@@ -59,8 +58,6 @@ def out(tmp_path):
 
 def test_every_lesson_begins_and_ends_with_a_slide():
     for path in LESSONS:
-        if path.name[:2] in UNTAGGED:
-            continue
         tagged = [
             cell
             for cell in nbformat.read(path, 4).cells

@@ -172,17 +172,17 @@ def test_the_first_cell_sets_a_fresh_kernel_up_from_a_wheel_and_does_nothing_aft
     own = next((tmp_path / "fresh").rglob("site-packages"))
     (own / "packages.pth").write_text(str(packages))
 
-    def run(source: str) -> subprocess.CompletedProcess:
+    def run(source: str, then: str = "") -> subprocess.CompletedProcess:
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MMTLIB_HOME")}
         environment |= {"PIP_NO_INDEX": "1", "MPLBACKEND": "agg"}
         end = "\nimport mmtlib; print(mmtlib.__file__)"
-        command = [str(python), "-c", source + "\n" + imports + end]
+        command = [str(python), "-c", source + "\n" + then + end]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     refused = run(setup)
     assert refused.returncode == 1 and "write the wheel's path or the git address" in refused.stderr
     built = next(wheel.parent.glob("*.whl"))
-    for source in (setup.replace('install = ""', f'install = "{built}"'), setup):
-        done = run(source)
+    for source, then in ((setup.replace('install = ""', f'install = "{built}"'), imports), (setup, "")):
+        done = run(source, then)
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).is_relative_to(own)

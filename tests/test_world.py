@@ -337,11 +337,6 @@ def test_folder_names_say_what_departs_from_the_defaults(tmp_path):
     assert folder_name(world("city"), DEFAULT_GAP["city"]) == "city"
 
 
-def test_the_module_does_not_load_torch():
-    code = "import sys, mmtlib.world; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_processes_start_from_a_script_without_guard(tmp_path):
     """A plain script, and one read from standard input: the children must not run it again."""
     code = "from mmtlib.world import generate\nprint('once')\n"

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from mmtlib import InputError
 from mmtlib.processes import end_with_parent, usable_cores
 
+ANSWER = 10.0  # seconds in which a Dask scheduler must answer
 PATIENCE = 600.0  # seconds in which a Dask scheduler without workers may get some
 PARENT = "MMTLIB_PARENT"  # tells a job whose end is its end too
 # Workers hand out the job of a number, and check that there still is somebody to do it.
@@ -100,7 +101,7 @@ def dask_workers(out: Path, address: str, say: Callable[[str], None]) -> Iterato
     except ImportError as error:
         raise InputError("--scheduler needs the extra `cluster`: make install WITH=cluster") from error
     try:
-        client = Client(address, timeout="10s", name="mmt batch")
+        client = Client(address, timeout=ANSWER, name="mmt batch")
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         raise InputError(
             f"no Dask scheduler answers at {address!r} ({error or type(error).__name__}): start one with "
