@@ -66,7 +66,7 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
 
 
 def with_main_rows(results: Sequence[dict], folder: str | Path | None = None) -> list[dict]:
-    """The results of a matrix that runs only what the main table lacks, and that table's (`standard.json`) of its tasks."""
+    """Results of a matrix and, of its tasks, those of the main table (`standard.json`) that it does not hold itself."""
     known, tasks = {r["config_hash"] for r in results}, {task_name(r) for r in results}
     main = read_committed("standard", folder) or []
     return [*results, *(r for r in main if r["config_hash"] not in known and task_name(r) in tasks)]
