@@ -34,13 +34,9 @@ def read_search(path: Path) -> dict[str, Any]:
     search = yaml.safe_load(path.read_text(encoding="utf-8"))
     keys = {"candidates", "tasks", "world_seeds", "seeds", "methods"}
     if not isinstance(search, dict) or set(search) - {"question"} != keys:
-        raise InputError(
-            f"{path}: expected the keys {', '.join(sorted(keys))} (and `question`), found {search!r:.200}"
-        )
+        raise InputError(f"{path}: expected the keys {', '.join(sorted(keys))} (and `question`), found {search!r:.200}")
     if 0 in search["world_seeds"] or min(search["seeds"]) <= 5:
-        raise InputError(
-            f"{path}: world 0 and the seeds 1 to 5 are reported, so nothing may be chosen on them"
-        )
+        raise InputError(f"{path}: world 0 and the seeds 1 to 5 are reported, so nothing may be chosen on them")
     return search
 
 
@@ -48,9 +44,7 @@ def cells(search: dict[str, Any]) -> dict[tuple, Settings]:
     """Every run of a search by (candidate, task, world seed, seed, method, learning rate)."""
     found = {}
     for name, changes in search["candidates"].items():
-        grid = itertools.product(
-            search["tasks"], search["world_seeds"], search["seeds"], search["methods"].items()
-        )
+        grid = itertools.product(search["tasks"], search["world_seeds"], search["seeds"], search["methods"].items())
         for (source, target), world_seed, seed, (method, rates) in grid:
             for lr in rates or [None]:
                 options = dict(changes) | {
@@ -83,17 +77,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             best[key] = entry
     for (candidate, task, _), entry in best.items():
         low, high = (best.get((candidate, task, end), {}).get("mAP") for end in ("direct", "supervised"))
-        entry["share"] = (
-            (entry["mAP"] - low) / (high - low) if low is not None and high not in (None, low) else None
-        )
+        entry["share"] = (entry["mAP"] - low) / (high - low) if low is not None and high not in (None, low) else None
     return sorted(best.values(), key=lambda e: (e["candidate"], e["task"], e["mAP"]))
 
 
 def main() -> None:
     """Train what is missing, print the summary, write the record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("search", type=Path)
     parser.add_argument("--out", type=Path, default=home() / "runs" / "development")
     parser.add_argument("--results", type=Path, help="default: results/search/<name>.json")

@@ -29,9 +29,7 @@ from mmtlib.runs.provenance import hardware, versions
 from mmtlib.runs.run import run
 
 
-def mended(
-    labels: np.ndarray, pids: np.ndarray, share: float, rng: np.random.Generator
-) -> tuple[np.ndarray, int]:
+def mended(labels: np.ndarray, pids: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Labels (N) with a share of their errors put right, and how many errors there were.
 
     An error is a wrong image (its person is not the commonest of its cluster) or a surplus cluster (its commonest
@@ -61,9 +59,7 @@ def suggested(review: pd.DataFrame, labels: np.ndarray, pids: np.ndarray) -> dic
     table = contingency(labels, pids).toarray()
     mixed, main = np.sort(table, axis=1)[:, -2] > 1, table.argmax(axis=1)
     split = np.array([told[c] == "split" for c in range(len(table))])
-    named = {
-        c: [int(w) for w in told[c].split()[1:]] for c in range(len(table)) if told[c].startswith("merge")
-    }
+    named = {c: [int(w) for w in told[c].split()[1:]] for c in range(len(table)) if told[c].startswith("merge")}
     right = [any(main[o] == main[c] for o in others) for c, others in named.items()]
     torn = [np.sum(main == main[c]) > 1 for c in range(len(table)) if c not in named]
     return {
@@ -78,9 +74,7 @@ def _share(flags) -> float | None:
 
 def main() -> int:
     """Train and correct, write `results/corrected_labels.json`, say what it brought."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--share", type=float, default=0.3, help="of the errors that are mended")

@@ -35,9 +35,7 @@ def run_errors(run: RunFolder, causes: dict[str, Sequence[Cause]], pids: np.ndar
         raise InputError(f"{run.path} has {len(labels)} images, its target {len(pids)}: run it again")
     named = {name: run.result[name] for name in ("method", "seed")} | {"task": task_name(run.result)}
     named["left_out"] = float((labels < 0).mean())
-    rates = {
-        kind: error_rates(labels, pids, found, kind).to_dict("records") for kind, found in causes.items()
-    }
+    rates = {kind: error_rates(labels, pids, found, kind).to_dict("records") for kind, found in causes.items()}
     return [named | {"kind": kind} | row for kind, rows in rates.items() for row in rows]
 
 
@@ -69,9 +67,7 @@ def _target(settings: Settings) -> tuple[dict[str, Sequence[Cause]], np.ndarray]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

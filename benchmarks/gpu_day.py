@@ -43,9 +43,7 @@ TINY = "world_scale=tiny height=32 width=16 num_ids=4 source_epochs=1 source_ite
 def pieces(runs: Path, results: Path, tiny: bool) -> dict[str, list[str]]:
     """The command of each piece."""
     mmt, here = [sys.executable, "-m", "mmtlib"], Path(__file__).parent
-    small = (
-        [word for change in (*TINY, "clusters=4", "bn_group=8") for word in ("--set", change)] if tiny else []
-    )
+    small = [word for change in (*TINY, "clusters=4", "bn_group=8") for word in ("--set", change)] if tiny else []
     paper = [*mmt, "adapt", *PAPER, "--target", "station", "--out", str(runs / "paper"), *small]
     bench = ["--size", "tiny" if tiny else "market", "--skip-baselines", "--out", str(results)]
     only = ["--network", "small, stem stride 4", "--tiny"] if tiny else []
@@ -95,13 +93,9 @@ def epochs(runs: Path) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Do what is left of the day, as long as the time lasts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument(
-        "--only", action="append", metavar="PIECE", help="may be repeated; also those that are done"
-    )
+    parser.add_argument("--only", action="append", metavar="PIECE", help="may be repeated; also those that are done")
     parser.add_argument("--runs", type=Path, default=home() / "runs" / "gpu_day")
     parser.add_argument("--results", type=Path, default=home() / "results")
     parser.add_argument("--list", action="store_true", help="say what is done and what is left")
@@ -133,9 +127,7 @@ def main() -> int:
             "command": " ".join(commands[name]),
             "seconds": before + taken,
             "last_words": said,
-            "trainings": epochs(runs / ("standard" if name == "standard" else "paper"))
-            if name in TRAIN
-            else [],
+            "trainings": epochs(runs / ("standard" if name == "standard" else "paper")) if name in TRAIN else [],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(file, record | {"hardware": hardware(), "versions": versions()})

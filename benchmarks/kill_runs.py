@@ -116,9 +116,7 @@ def mmt(*arguments: str | Path) -> list[str]:
 def adapt(out: Path) -> list[str]:
     """The smallest run of MMT."""
     pairs = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
-    return mmt(
-        "adapt", "--source", "plaza", "--target", "station", "--profile", "smoke", "--out", out, *pairs
-    )
+    return mmt("adapt", "--source", "plaza", "--target", "station", "--profile", "smoke", "--out", out, *pairs)
 
 
 def runs(out: Path) -> dict[str, Any]:
@@ -141,9 +139,7 @@ def pictures(out: Path) -> dict[str, int]:
     """All files of a drawn world but hidden ones."""
     files = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
     files = [path for path in files if not any(part.startswith(".parts") for part in path.parts)]
-    return {
-        path.relative_to(out).as_posix(): hash(path.read_bytes()) for path in files if path.suffix != ".lock"
-    }
+    return {path.relative_to(out).as_posix(): hash(path.read_bytes()) for path in files if path.suffix != ".lock"}
 
 
 def last_checkpoint(out: Path) -> Any:
@@ -174,9 +170,7 @@ def start(command: list[str], log: Path) -> subprocess.Popen:
     """Start a process and wait for its first sign of life: a line that it says."""
     size = log.stat().st_size if log.exists() else 0
     with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, cwd=REPOSITORY, env=_environment(log.parent)
-        )
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=REPOSITORY, env=_environment(log.parent))
     while process.poll() is None and log.stat().st_size == size:
         time.sleep(0.01)
     return process
@@ -233,9 +227,7 @@ def disturb(name: str, stage: Stage, expected: Any, kills: int, folder: Path, rn
 
 def main() -> int:
     """Disturb all stages, write `results/kill_runs.json`, say what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="+", default=["adapt", "world", "checkpoint", "batch"])

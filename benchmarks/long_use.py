@@ -46,9 +46,7 @@ def sample(scratch: Path, begun: float) -> dict[str, float]:
 
 def main() -> int:
     """Train until the time is over, write `results/long_use.json`, say what grew."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--results", type=Path, default=home() / "results", help="folder of the result file")
     options = parser.parse_args()
@@ -67,9 +65,7 @@ def main() -> int:
     steady = samples[WARM_UP:]
     hours, memory = ([s[name] for s in steady] for name in ("minutes", "memory_mb"))
     growth = linear_regression([m / 60 for m in hours], memory).slope
-    largest = {
-        name: max(s[name] for s in steady) - steady[0][name] for name in samples[0] if name != "minutes"
-    }
+    largest = {name: max(s[name] for s in steady) - steady[0][name] for name in samples[0] if name != "minutes"}
     record = {
         "command": f"python benchmarks/long_use.py --minutes {options.minutes:g}",
         "runs": len(samples),

@@ -29,9 +29,7 @@ def work(executed: Path) -> float:
 
 def main() -> int:
     """Time some cells of the matrix, write `results/cell_overhead.json`, say how much is overhead."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matrix", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the batch")
     parser.add_argument("--cells", type=int, default=10, help="how many are timed, evenly over the matrix")

@@ -45,14 +45,10 @@ def draw(root: Path) -> int:
         lines = []
         for i in range(images):
             pid = i % people
-            name = (
-                f"{pid:04d}/{pid:04d}_{part[0]}{i:06d}_{i // people % CAMERAS + 1:02d}_0303morning_0000_0.jpg"
-            )
+            name = f"{pid:04d}/{pid:04d}_{part[0]}{i:06d}_{i // people % CAMERAS + 1:02d}_0303morning_0000_0.jpg"
             place = root / "MSMT17_V1" / folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(
-                pictures[(pid * 7 + i) % DRAWN] + name.encode()
-            )  # decoders stop at the image's end
+            place.write_bytes(pictures[(pid * 7 + i) % DRAWN] + name.encode())  # decoders stop at the image's end
             lines.append(f"{name} {pid}")
         (root / "MSMT17_V1" / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
         count += images
@@ -61,9 +57,7 @@ def draw(root: Path) -> int:
 
 def main() -> int:
     """Draw, check, write `results/check_data.json`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=home() / "results", help="folder of the result file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -87,9 +81,7 @@ def main() -> int:
         "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    print(
-        f"{files:,} files: fingerprint {looks[0]:.1f} s, again {looks[1]:.1f} s; checked in {seconds:.0f} s"
-    )
+    print(f"{files:,} files: fingerprint {looks[0]:.1f} s, again {looks[1]:.1f} s; checked in {seconds:.0f} s")
     print(write_json(options.results / "check_data.json", record))
     return status
 

@@ -32,9 +32,7 @@ from mmtlib.networks import build_network
 from mmtlib.runs.provenance import hardware, versions
 from mmtlib.training import Parts, adam, mmt_step, take_steps
 
-WORST = (
-    2e-3  # largest relative difference of a mean loss over the first eight steps; bfloat16 compiled: tenfold
-)
+WORST = 2e-3  # largest relative difference of a mean loss over the first eight steps; bfloat16 compiled: tenfold
 NETWORKS: dict[str, Settings] = {
     "small, stem stride 2": make_settings("quick", stem_stride=2),
     "small, stem stride 4": make_settings("quick", stem_stride=4),
@@ -98,9 +96,7 @@ class Bench:
             total = torch.zeros((), device=DEVICE)
             for (f, z), (taught_f, taught_z) in zip(outputs, taught):
                 mined = batch_hard(f, self.pids)
-                total = (
-                    total + soft_cross_entropy(z, taught_z.detach()) + softmax_triplet(f, self.pids, mined)
-                )
+                total = total + soft_cross_entropy(z, taught_z.detach()) + softmax_triplet(f, self.pids, mined)
                 total = total + soft_softmax_triplet(f, taught_f.detach(), self.pids, mined)
             return total
 
@@ -165,9 +161,7 @@ def study(settings: Settings, steps: int, rates: dict[str, float]) -> dict[str, 
 
 def main() -> int:
     """Study the networks, print and write the file; exit status 1 where a variant's losses differ."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append", choices=list(NETWORKS), help="default: all of them")
     parser.add_argument("--steps", type=int, default=60 if DEVICE.type == "cuda" else 5)
     parser.add_argument("--tiny", action="store_true", help="small images and batches: whether it works")

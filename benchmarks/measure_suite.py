@@ -73,9 +73,7 @@ def floor(results: list[dict[str, Any]]) -> dict[str, Any]:
     """What the trainings of a profile would take if every operation ran at `rate` on all cores."""
     runs = [Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in r["config"].items() if k in FIELDS})
             for r in results]  # fmt: skip
-    sources = {
-        (s.source, s.target, s.seed, index): s for s in runs for index in range(METHODS[s.method].networks)
-    }
+    sources = {(s.source, s.target, s.seed, index): s for s in runs for index in range(METHODS[s.method].networks)}
     work = sum(operations(s.replace(method="direct")) for s in sources.values())
     work += sum(operations(s) for s in runs if METHODS[s.method].labels != "none")
     speed = rate(runs[0])
@@ -97,15 +95,11 @@ FIELDS = set(make_settings("quick").to_dict())
 
 def main() -> int:
     """Start `mmt run`, sample its memory every other second, write `results/suite_<profile>[_plain].json`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plain", action="store_true", help="as without bfloat16 instructions")
-    parser.add_argument(
-        "--only-floor", action="store_true", help="run nothing; the folder holds finished runs"
-    )
+    parser.add_argument("--only-floor", action="store_true", help="run nothing; the folder holds finished runs")
     options = parser.parse_args()
     name = f"suite_{options.profile}" + ("_plain" if options.plain else "")
     out = options.out or home() / "runs" / name
@@ -117,9 +111,7 @@ def main() -> int:
         write_json(file, read_json(file) | floor(read_json(out / "results.json")))
         return 0
     start = time.monotonic()
-    running = psutil.Popen(
-        [sys.executable, "-m", "mmtlib", "run", "--profile", options.profile, "--out", str(out)]
-    )
+    running = psutil.Popen([sys.executable, "-m", "mmtlib", "run", "--profile", options.profile, "--out", str(out)])
     peak = 0
     while True:
         try:
@@ -129,8 +121,7 @@ def main() -> int:
             peak = max(peak, memory(running))
     minutes = (time.monotonic() - start) / 60
     record = {
-        "command": f"python benchmarks/measure_suite.py --profile {options.profile}"
-        + " --plain" * options.plain,
+        "command": f"python benchmarks/measure_suite.py --profile {options.profile}" + " --plain" * options.plain,
         "profile": options.profile,
         "precision": "float32" if options.plain else "auto",
         "fresh": fresh,  # False: some runs were loaded from the cache

@@ -61,9 +61,7 @@ def compare(result: dict, again: dict) -> dict[str, Any]:
 
 def main() -> int:
     """Train the cells, print and write the comparison; 1 where a score is off by more than twice its spread."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", help="default: all that are committed")
     parser.add_argument("--cells", type=int, default=2, help="of each table (default: %(default)s)")
     parser.add_argument("--coin", type=int, default=1, help="seed of the draw (default: %(default)s)")

@@ -109,9 +109,7 @@ def summary(looked: dict[str, list[dict[str, float]]], parts: list[str]) -> tupl
 
 def main() -> int:
     """Measure every seed of every method, write the result file, print the means."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder of finished runs")
     parser.add_argument("--profile", default="standard", help="whose runs (default: standard)")
     parser.add_argument("--seeds", type=int, nargs="+", help="two or more (default: the profile's)")
@@ -125,16 +123,11 @@ def main() -> int:
     )
     asked = {m: [make_settings(options.profile, method=m, seed=n, **ends) for n in seeds] for m in METHODS}
     folders = {method: [run_folder(each, options.runs) for each in every] for method, every in asked.items()}
-    if missing := [
-        f"{m}, seed {n}" for m, own in folders.items() for n, f in zip(seeds, own) if not f.result
-    ]:
-        raise InputError(
-            f"{options.runs} lacks finished runs of {'; '.join(missing)}: train them by mmt batch"
-        )
+    if missing := [f"{m}, seed {n}" for m, own in folders.items() for n, f in zip(seeds, own) if not f.result]:
+        raise InputError(f"{options.runs} lacks finished runs of {'; '.join(missing)}: train them by mmt batch")
     pairs = right_pairs(asked["direct"][0])
     networks = {
-        method: [folder.network().to(pairs.queries.device) for folder in own]
-        for method, own in folders.items()
+        method: [folder.network().to(pairs.queries.device) for folder in own] for method, own in folders.items()
     }
     first = networks["direct"][0]
     cells = first.base(torch.zeros_like(pairs.queries[:1], dtype=torch.float32)).shape[2:]

@@ -150,9 +150,7 @@ def rows_section(name: str, with_main: bool = False) -> str:
         parts.append(f"{title}{tables.spread(own['mAP'], own['mAP_sd'])} (intervals by Bonferroni)")
         table = ablations.readable(rows)
         parts.append(_markdown(["", *table.columns[1:]], table.to_numpy().tolist()))
-        parts.append(
-            "\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles)
-        )
+        parts.append("\n".join(f"- {side}: {'; '.join(titles)}." for side, titles in groups(rows).items() if titles))
     return "\n\n".join([*parts, f"```\n{matrix.note}\n```"])
 
 
@@ -195,9 +193,7 @@ def choices_section() -> str:
     made = validators.choices(scored)
     if made.empty:
         return note
-    means = (
-        made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean().astype(float)
-    )
+    means = made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean().astype(float)
     names = {"usual": "always the usual one", "coin": "a coin"} | validators.VALIDATORS
     lines = [
         [question, names[name], *tables.dashed(row, ".2f")]
@@ -274,9 +270,7 @@ def shape_section() -> str:
     theirs = {key: f"{share:.0f} %" for key, share in published_twins().items()}
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        ends = [
-            tables.spread(found[task, m]["mAP"], found[task, m]["mAP_sd"]) for m in ("direct", "supervised")
-        ]
+        ends = [tables.spread(found[task, m]["mAP"], found[task, m]["mAP_sd"]) for m in ("direct", "supervised")]
         shares = " / ".join(theirs.get((task, m), "–") for m in ("hard", "mmt"))
         lines.append([task, ends[0], *(_score(found.get((task, m))) for m in LABELLED), ends[1], shares])
     header = ["task", "direct", *(METHODS[m].title for m in LABELLED), "supervised", "published: hard / MMT"]
@@ -303,9 +297,7 @@ def worlds_section() -> str:
             real: (theirs.images[0], theirs.identities[0], *theirs.images[1:], theirs.cameras),
         }
         for name, (train, people, query, gallery, cameras) in rows.items():
-            lines.append(
-                [name, f"{train:,}", people, f"{train / people:.1f}", f"{query:,}", f"{gallery:,}", cameras]
-            )
+            lines.append([name, f"{train:,}", people, f"{train / people:.1f}", f"{query:,}", f"{gallery:,}", cameras])
     header = ["", "training images", "people", "images a person", "queries", "gallery", "cameras"]
     return _markdown(header, lines)
 
@@ -360,9 +352,7 @@ def time_section() -> str:
                 f"{record['giga_operations_per_second_and_core']:.0f} a core",
                 f"{record['floor_seconds']:.0f} s",
             ]
-            lines.append(
-                [*row, f"{trained:.0f} s ({trained / record['floor_seconds']:.1f} ×)", f"{others:.0f} s"]
-            )
+            lines.append([*row, f"{trained:.0f} s ({trained / record['floor_seconds']:.1f} ×)", f"{others:.0f} s"])
     header = [
         "command",
         "in all",
@@ -384,9 +374,7 @@ def gpu_section() -> str:
     for network, found in record["networks"].items():
         for name, variant in found["variants"].items():
             more = [variant.get("images_per_second"), variant.get("times_floor")]
-            rows.append(
-                [network, name, f"{variant['ms']:.1f} ms", *("–" if x is None else f"{x:.1f}" for x in more)]
-            )
+            rows.append([network, name, f"{variant['ms']:.1f} ms", *("–" if x is None else f"{x:.1f}" for x in more)])
     table = _markdown(["network", "variant", "a step", "images per second", "× floor"], rows)
     title = f"The MMT step on an {record['hardware']['gpu']} (`{record['command']}`)"
     return f"{title}. {record.get('note', '')}\n\n{table}"
@@ -433,9 +421,7 @@ def domains() -> Image.Image:
 
 def main() -> None:
     """Copy results where runs are given, draw the pictures, rewrite the README and docs/results.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="a folder of finished runs, such as runs/quick")
     options = parser.parse_args()
     domains().save(DOCS / "domains.png", optimize=True)

@@ -89,9 +89,7 @@ def pretrain(
             batches = identity_batches(pids, task.source.camids, *shape, rng)
             others = rng.integers(len(task.target.pids), size=batches.shape)
             rows, other_rows = (torch.from_numpy(each).to(device) for each in (batches, others))
-            generator = torch.Generator().manual_seed(
-                stream_seed(settings.seed, "source views", index, epoch)
-            )
+            generator = torch.Generator().manual_seed(stream_seed(settings.seed, "source views", index, epoch))
             sources = augmented_views(task.source.images, rows, 1, generator, **look)
             targets = augmented_views(task.target.images, other_rows, 1, generator, **look)
             inputs = ((*source, *target, labels[row]) for source, target, row in zip(sources, targets, rows))

@@ -289,16 +289,12 @@ def classifier_weights(features, labels):
     labels = as_integers(labels, "labels", len(points))
     used = np.unique(labels[labels >= 0])
     if not len(used):
-        raise InputError(
-            "labels: all images are noise (−1), there is no cluster; raise eps or lower min_samples"
-        )
+        raise InputError("labels: all images are noise (−1), there is no cluster; raise eps or lower min_samples")
     if used[-1] != len(used) - 1:
         raise InputError(f"labels: found {len(used)} labels up to {used[-1]}, expected 0 … K−1 without gaps")
     means = label_means(points, labels, len(used)).double()
     lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     if bool((lengths == 0).any()):
-        raise InputError(
-            f"features: those of label {int(lengths.argmin())} cancel out, their mean has no direction"
-        )
+        raise InputError(f"features: those of label {int(lengths.argmin())} cancel out, their mean has no direction")
     weights = (means / lengths).float()
     return weights if isinstance(features, Tensor) else weights.numpy()

@@ -86,9 +86,7 @@ METHODS: dict[str, Method] = {
     "mmt_without_soft_ce": Method("MMT without soft CE", soft_ce=0.0),
     "mmt_without_soft_triplet": Method("MMT without soft triplet", soft_triplet=0.0),
     "mmt_without_soft_losses": Method("mean networks, hard losses only", **_HARD),
-    "mmt_dbscan_without_soft_losses": Method(
-        "mean networks, hard losses only (DBSCAN)", clustering="dbscan", **_HARD
-    ),
+    "mmt_dbscan_without_soft_losses": Method("mean networks, hard losses only (DBSCAN)", clustering="dbscan", **_HARD),
     "mmt_without_hard_ce": Method("MMT without hard CE", soft_ce=1.0),
     "mmt_without_hard_triplet": Method("MMT without hard triplet", soft_triplet=1.0),
     "mmt_without_means": Method("MMT without mean networks", means=False, teacher="other network"),
@@ -368,9 +366,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             return tuple(value)
         raise InputError(f"setting {name}: expected a list of whole numbers such as [6, 9], found {value!r}")
     if type(value) is not kind or (kind is float and not abs(value) < float("inf")):
-        raise InputError(
-            f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})"
-        )
+        raise InputError(f"setting {name}: expected {kind.__name__}, found {value!r} ({type(value).__name__})")
     return value
 
 

@@ -107,9 +107,7 @@ def as_integers(values, name: str, size: int) -> np.ndarray:
         values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
     values = np.asarray(values)
     if values.shape != (size,):
-        raise InputError(
-            f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features"
-        )
+        raise InputError(f"{name}: found shape {values.shape}, expected ({size},): one entry for each row of features")
     if values.dtype.kind not in "iu":
         raise InputError(f"{name}: found {values.dtype}, expected integers")
     return values.astype(np.int64)

@@ -22,9 +22,7 @@ from mmtlib.noise import measures
 
 
 @torch.no_grad()
-def embeddings(
-    settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256
-) -> list[Tensor]:
+def embeddings(settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256) -> list[Tensor]:
     """Embeddings of uint8 images (N, 3, H, W) by each network, (N, D) float32 of unit rows, on their device.
 
     The networks are left in the mode in which they came; no result depends on `batch`, the images per forward pass.
@@ -142,9 +140,7 @@ def evaluate_file(path: Path, data: str, settings: Settings, *, rerank: bool = F
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(data, settings)
     if not (len(dataset.query) and len(dataset.gallery)):
-        raise InputError(
-            f"{data} has no queries and gallery to score: it needs both, with identities and cameras"
-        )
+        raise InputError(f"{data} has no queries and gallery to score: it needs both, with identities and cameras")
     load = partial(load_split, dataset, height=settings.height, width=settings.width, device=device)
     how = {"rerank": rerank, "cameras": METHODS[settings.method].cameras}
     scores = score(settings, network.to(device), load(dataset.query), load(dataset.gallery), **how)

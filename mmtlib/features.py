@@ -35,12 +35,8 @@ class Features:
     """Embeddings of a data set's images by one network."""
 
     vectors: np.ndarray  # float32 (N, D), unit rows
-    images: (
-        pd.DataFrame
-    )  # a row per image: path (relative to the data set's root), split, pid (−1: unknown), camid
-    about: dict[
-        str, Any
-    ]  # weights, their SHA-256, settings, the data set's root and fingerprint, images per split
+    images: pd.DataFrame  # a row per image: path (relative to the data set's root), split, pid (−1: unknown), camid
+    about: dict[str, Any]  # weights, their SHA-256, settings, the data set's root and fingerprint, images per split
 
 
 def embed(
@@ -188,9 +184,7 @@ def search(
     return ranks
 
 
-def _asked(
-    known: Features, files: Sequence[str | Path], checkpoint: Path | None
-) -> tuple[pd.DataFrame, np.ndarray]:
+def _asked(known: Features, files: Sequence[str | Path], checkpoint: Path | None) -> tuple[pd.DataFrame, np.ndarray]:
     """Image files as a table like `Features.images`, with their `row` there (−1: none), and their features (Q, D)."""
     real = [os.path.realpath(os.path.expanduser(file)) for file in files]
     root, images = known.about["data"]["root"], known.images

@@ -105,9 +105,7 @@ def neighbourhoods(features: Tensor, sizes: Sequence[int]) -> tuple[list[sparse.
     gaps = distances.diff(dim=1)[:, [size - 1 for size in sizes if size < count]]  # behind the last neighbour
     tied = (gaps <= 2 * rounding(points, points)[:, None]).any(1)  # (N): rounding could decide who is one
     settled, again = (~tied).nonzero()[:, 0], tied.nonzero()[:, 0]
-    found = [
-        [torch.stack([settled.repeat_interleave(size), indices[settled, :size].ravel()])] for size in sizes
-    ]
+    found = [[torch.stack([settled.repeat_interleave(size), indices[settled, :size].ravel()])] for size in sizes]
     # The others again in float64, as whole rows: a tie may be of any length.
     points = centred(features, dtype=torch.float64)[0] if len(again) else points
     for start, block in distance_blocks(points[again], points):

@@ -46,9 +46,7 @@ def batch_hard(features: Tensor, pids: Tensor) -> Mined:
             the loss.
     """
     if features.ndim != 2 or pids.shape != features.shape[:1]:
-        raise InputError(
-            f"features are {tuple(features.shape)}, pids {tuple(pids.shape)}: expected (B, D) and (B)"
-        )
+        raise InputError(f"features are {tuple(features.shape)}, pids {tuple(pids.shape)}: expected (B, D) and (B)")
     same = pids[:, None] == pids[None, :]
     if not pids.is_cuda and bool(same.all()):
         raise InputError(

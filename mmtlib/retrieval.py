@@ -47,8 +47,7 @@ def evaluate_retrieval(
     ids = _Identities((len(queries), len(gallery)), ids, gallery.rows.device)
     error = 2 * rounding(queries, gallery)
     parts = [
-        ids.score(block, slice(start, start + len(block)), error)
-        for start, block in distance_blocks(queries, gallery)
+        ids.score(block, slice(start, start + len(block)), error) for start, block in distance_blocks(queries, gallery)
     ]
     found, unsure = (torch.cat(each, dim=-1) for each in zip(*parts))
     again = unsure.nonzero()[:, 0]
@@ -110,9 +109,7 @@ class _Identities:
         self.images, self.match, self.left_out = (torch.from_numpy(each).to(device) for each in arrays)
         self.junk = torch.from_numpy(np.flatnonzero(gallery_pids < 0)).to(device)
 
-    def score(
-        self, block: Tensor, rows: slice | Tensor, error: Tensor, *, ties: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def score(self, block: Tensor, rows: slice | Tensor, error: Tensor, *, ties: bool = False) -> tuple[Tensor, Tensor]:
         """Score b of the Q queries, those of `rows`, by their distances (b, G) in `block`, which are overwritten.
 
         Args:

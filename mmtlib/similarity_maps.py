@@ -10,9 +10,7 @@ from mmtlib.networks import ReIDNetwork
 
 
 @torch.no_grad()
-def similarity_maps(
-    network: ReIDNetwork, queries: Tensor, answers: Tensor, batch: int = 256
-) -> tuple[Tensor, Tensor]:
+def similarity_maps(network: ReIDNetwork, queries: Tensor, answers: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
     """How much each place of two images has to do with the cosine similarity of their embeddings.
 
     Stylianou, Souvenir, Pless 2019, "Visualizing deep similarity networks" (WACV): average pooling and the batch-norm
@@ -49,9 +47,7 @@ def similarity_maps(
 
 def _terms(network: ReIDNetwork, maps: Tensor, own: Tensor, other: Tensor) -> Tensor:
     """Each position's term (B, h, w) of the cosine similarity of two embeddings, `own` being that of the maps."""
-    each = maps.permute(0, 2, 3, 1).reshape(
-        -1, maps.shape[1], 1, 1
-    )  # a position as an image: (B h w, D, 1, 1)
+    each = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1], 1, 1)  # a position as an image: (B h w, D, 1, 1)
     neck = network.pool_and_neck(each)[1].unflatten(0, (len(maps), -1))  # (B, h w, D)
     lengths = own.norm(dim=1) * other.norm(dim=1)
     terms = torch.einsum("bpd,bd->bp", neck, other) / (lengths[:, None].clamp(min=1e-12) * neck.shape[1])

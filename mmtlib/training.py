@@ -60,14 +60,10 @@ def mmt_step(
     triplets = [batch_hard(f, pids) for f, _ in outputs]
     of = list(zip(outputs, taught, triplets))  # per network ((f, z), (f', z'), triplets)
 
-    hard_ce = _sum(
-        ce < 1, pids, (F.cross_entropy(z, pids, label_smoothing=label_smoothing) for (_, z), _, _ in of)
-    )
+    hard_ce = _sum(ce < 1, pids, (F.cross_entropy(z, pids, label_smoothing=label_smoothing) for (_, z), _, _ in of))
     soft_ce = _sum(ce > 0, pids, (soft_cross_entropy(z, t) for (_, z), (_, t), _ in of))  # equation 7
     hard_triplet = _sum(tri < 1, pids, (softmax_triplet(f, pids, mined) for (f, _), _, mined in of))  # 4
-    soft_triplet = _sum(
-        tri > 0, pids, (soft_softmax_triplet(f, t, pids, mined) for (f, _), (t, _), mined in of)
-    )  # 8
+    soft_triplet = _sum(tri > 0, pids, (soft_softmax_triplet(f, t, pids, mined) for (f, _), (t, _), mined in of))  # 8
     loss = (1 - ce) * hard_ce + ce * soft_ce + (1 - tri) * hard_triplet + tri * soft_triplet  # equation 9
 
     _descend(optimizer, loss)
@@ -300,6 +296,4 @@ class _Replay:
 def adam(networks: Sequence[nn.Module], lr: float, weight_decay: float) -> torch.optim.Adam:
     """Adam over all trainable parameters (the neck's bias is frozen)."""
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(
-        parameters, lr=lr, weight_decay=weight_decay, fused=True, capturable=parameters[0].is_cuda
-    )
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True, capturable=parameters[0].is_cuda)

@@ -104,12 +104,8 @@ def visit(page: Path, script: str, profile: Path, picture: Path | None = None,
     ]
     try:
         if picture is not None:
-            subprocess.run(
-                [*common, f"--screenshot={picture}", copy.as_uri()], check=True, capture_output=True
-            )
-        done = subprocess.run(
-            [*common, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=300
-        )
+            subprocess.run([*common, f"--screenshot={picture}", copy.as_uri()], check=True, capture_output=True)
+        done = subprocess.run([*common, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=300)
     finally:
         copy.unlink()
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)

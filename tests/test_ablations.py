@@ -44,18 +44,14 @@ def test_switches_name_what_differs_and_nothing_else():
 
 
 def test_differences_are_paired_by_seed_and_sorted():
-    rows = ablations.differences(
-        TABLE, ["hard_single", "mmt_without_means", "mmt_without_soft_ce", "mmt_dbscan"]
-    )
+    rows = ablations.differences(TABLE, ["hard_single", "mmt_without_means", "mmt_without_soft_ce", "mmt_dbscan"])
     assert list(rows["method"]) == ["mmt_without_means", "mmt_without_soft_ce", "hard_single"]
     assert rows["mean"].tolist() == pytest.approx([-10, 0, 31 / 3])
     assert rows["sd"].tolist()[:2] == pytest.approx([1.0, 2.0])
     half = 4.302653 * 1.0 / 3**0.5  # Student's t, 2 degrees of freedom
     assert rows.loc[0, ["low", "high"]].tolist() == pytest.approx([-10 - half, -10 + half], abs=1e-4)
     wider = 7.648934 * 1.0 / 3**0.5  # at 1 − 0.05 / 3 for each of the three rows
-    assert rows.loc[0, ["low_all", "high_all"]].tolist() == pytest.approx(
-        [-10 - wider, -10 + wider], abs=1e-3
-    )
+    assert rows.loc[0, ["low_all", "high_all"]].tolist() == pytest.approx([-10 - wider, -10 + wider], abs=1e-3)
     assert rows["score"].tolist() == pytest.approx([42.0, 52.0, 187 / 3])
     assert rows["lr"].tolist() == [make_settings("quick", method=m).lr for m in rows["method"]]
     titles = {name: METHODS[name].title for name in rows["method"]}

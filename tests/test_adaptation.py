@@ -34,9 +34,7 @@ def images(count: int) -> Images:
     ],
     ids=["all noise", "a single cluster", "a diverged network"],
 )
-def test_features_that_do_not_cluster_are_refused(
-    spread: float, changes: dict, memory: dict, message: str
-) -> None:
+def test_features_that_do_not_cluster_are_refused(spread: float, changes: dict, memory: dict, message: str) -> None:
     settings = Settings(method="mmt_dbscan", **changes)
     with pytest.raises(InputError, match=message):
         pseudo_labels(settings, 0, [torch.from_numpy(unit_rows(32, spread))], images(32), memory)

@@ -33,9 +33,7 @@ def test_points_glide_and_epochs_are_held(tmp_path, monkeypatch):
     assert durations == [maps.HOLD, *[maps.STEP] * 3, 2 * maps.HOLD]
     heights = [height(frame) for frame in frames]  # of the larger group, which is blue
     assert heights == sorted(heights) and heights[0] < 0.15 and 0.4 < heights[2] < 0.6 and heights[4] > 0.8
-    assert np.asarray(frames[0].convert("RGB"))[2, 2].min() >= 250, (
-        "paper is white, but for the palette's rounding"
-    )
+    assert np.asarray(frames[0].convert("RGB"))[2, 2].min() >= 250, "paper is white, but for the palette's rounding"
 
 
 def test_a_whole_suite_fits_into_three_megabytes(tmp_path):
@@ -50,9 +48,7 @@ def test_an_animation_is_shown_with_its_alt_text(tmp_path, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
     maps.show_gif(tmp_path / "a.gif", 'maps "move" <on>')
-    assert (
-        'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"] and "R0lGODlh" in seen[0]["text/html"]
-    )
+    assert 'alt="maps &#34;move&#34; &lt;on&gt;"' in seen[0]["text/html"] and "R0lGODlh" in seen[0]["text/html"]
 
 
 def test_a_sequence_of_maps_starts_each_where_the_last_one_ended(monkeypatch):

@@ -117,9 +117,7 @@ def test_two_to_four_predictions_that_are_revealed_later(path):
     )
     assert 2 <= len(asked) <= 4 and asked.keys() == shown.keys()
     assert all(asked[what] < shown[what] for what in asked)
-    assert len(re.findall(r'predict\(\s*"[^"]+",\s*None\s*\)', code)) == len(asked), (
-        "defaults that do not stop"
-    )
+    assert len(re.findall(r'predict\(\s*"[^"]+",\s*None\s*\)', code)) == len(asked), "defaults that do not stop"
 
 
 def record(folder: Path, student: str, name: str, answers: dict, predictions: dict) -> None:

@@ -12,9 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROWS = [
-    [cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if "? |" in line
-]
+ROWS = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if "? |" in line]
 
 
 def defined(file: Path) -> set[str]:
@@ -22,9 +20,7 @@ def defined(file: Path) -> set[str]:
     names = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        names |= {target.id for target in targets if isinstance(target, ast.Name)} | {
-            getattr(node, "name", "")
-        }
+        names |= {target.id for target in targets if isinstance(target, ast.Name)} | {getattr(node, "name", "")}
     return names
 
 

@@ -62,9 +62,7 @@ def wait_for(condition, seconds: float = SECONDS) -> None:
 # The queue
 
 
-def job(
-    folder: Path, name: str, iterations: int = 1, needs: tuple[str, ...] = (), index: int | None = None
-) -> Job:
+def job(folder: Path, name: str, iterations: int = 1, needs: tuple[str, ...] = (), index: int | None = None) -> Job:
     goals = tuple(folder / need / "result.json" for need in needs)
     cell = Cell("smoke", make_settings("smoke", iterations=iterations, epochs=2))
     return Job(cell, index, folder / name, folder / name / "result.json", goals)
@@ -100,9 +98,7 @@ def test_a_failure_stops_no_other_job_and_is_reported(tmp_path):
     def submit(each: Job) -> Future:
         tried.append(each.folder.name)
         future: Future = Future()
-        future.set_exception(
-            RuntimeError(each.folder.name)
-        ) if each.folder.name != "other" else future.set_result(None)
+        future.set_exception(RuntimeError(each.folder.name)) if each.folder.name != "other" else future.set_result(None)
         return future
 
     failed = work_off(jobs, submit, lambda: None)
@@ -110,9 +106,7 @@ def test_a_failure_stops_no_other_job_and_is_reported(tmp_path):
         "source": "source",
         "cell": "cell",
     }
-    assert tried == ["source", "other", "cell"], (
-        "a cell is tried, so that its notebook says why it cannot be had"
-    )
+    assert tried == ["source", "other", "cell"], "a cell is tried, so that its notebook says why it cannot be had"
 
 
 def test_only_what_is_left_is_run_and_the_longest_first(tmp_path):
@@ -251,9 +245,7 @@ def test_a_failed_job_says_why(body, reason, tmp_path, monkeypatch):
 
 
 def test_slots_run_side_by_side_and_end_with_the_queue(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        workers.sys, "executable", python(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
-    )
+    monkeypatch.setattr(workers.sys, "executable", python(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60"))
     pids = tmp_path / "pids"
     with pytest.raises(KeyboardInterrupt), workers.local_slots(tmp_path, 2) as (submit, _):
         futures = [submit(number) for number in range(3)]
@@ -282,9 +274,7 @@ def test_a_cell_whose_result_cannot_be_written_fails_with_its_reason(tmp_path, m
 
 def test_a_cell_whose_data_changed_after_the_plan_fails(tmp_path, monkeypatch):
     runner.write_plan(cells("direct"), tmp_path)
-    monkeypatch.setattr(
-        "mmtlib.course.execution.execute", lambda *parameters: None
-    )  # it trained a run of another hash
+    monkeypatch.setattr("mmtlib.course.execution.execute", lambda *parameters: None)  # it trained a run of another hash
     with pytest.raises(RuntimeError, match="the data have changed since the batch was planned"):
         runner.run_job(tmp_path, 1)
 
@@ -420,9 +410,7 @@ def test_a_killed_batch_leaves_no_process_and_loses_no_epoch(tmp_path, mmt):
     changes = SHORT | {"iterations": 12, "epochs": 6}
     out, path = tmp_path / "out", matrix(tmp_path, TASK | {"methods": ["hard_single"], "set": changes})
     pretrained(make_settings("smoke", method="hard_single", **changes), 0, out)
-    process = subprocess.Popen(
-        command("batch", path, "--out", out, "--slots", 1), stderr=subprocess.DEVNULL, cwd=ROOT
-    )
+    process = subprocess.Popen(command("batch", path, "--out", out, "--slots", 1), stderr=subprocess.DEVNULL, cwd=ROOT)
     wait_for(lambda: any(out.glob("cache/hard_single-*/checkpoint.pt")))
     children = family(process.pid)
     process.kill()
@@ -485,9 +473,7 @@ def test_a_dask_cluster_survives_the_loss_of_a_worker(gated, capsys, monkeypatch
     """Two workers, one killed at work, a cell that fails on purpose: the other is done, the failed one is named."""
     distributed = pytest.importorskip("distributed")
     path, out = gated
-    monkeypatch.setattr(
-        "mmtlib.pages.report.write_report", lambda *_, **__: ""
-    )  # these results hold too little
+    monkeypatch.setattr("mmtlib.pages.report.write_report", lambda *_, **__: "")  # these results hold too little
     ended: list[int] = []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         arguments = ["batch", str(path), "--out", str(out), "--scheduler", cluster.scheduler_address]

@@ -174,9 +174,7 @@ def test_impossible_size(tmp_path):
 # --- identity_batches ---------------------------------------------------------------------------
 
 
-def check_rows(
-    batches: np.ndarray, pids: np.ndarray, camids: np.ndarray, num_ids: int, instances: int
-) -> None:
+def check_rows(batches: np.ndarray, pids: np.ndarray, camids: np.ndarray, num_ids: int, instances: int) -> None:
     """The definition, row by row."""
     for group in batches.reshape(-1, instances):
         anchor, others = group[0], group[1:]
@@ -246,9 +244,7 @@ def test_batches_of_a_tiny_world():
 def test_batches_follow_the_generator():
     rng = np.random.default_rng(0)
     pids, camids = rng.integers(0, 20, 200), rng.integers(0, 4, 200)
-    first, again, other = (
-        identity_batches(pids, camids, 5, 8, 4, np.random.default_rng(s)) for s in (3, 3, 4)
-    )
+    first, again, other = (identity_batches(pids, camids, 5, 8, 4, np.random.default_rng(s)) for s in (3, 3, 4))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -279,9 +275,7 @@ def find_view(image: np.ndarray, view: np.ndarray, padding: int, flips: tuple[bo
         for top in range(2 * padding + 1):
             for left in range(2 * padding + 1):
                 crop = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
-                scaled = (crop / 255 - np.array(IMAGENET_MEAN)[:, None, None]) / np.array(IMAGENET_STD)[
-                    :, None, None
-                ]
+                scaled = (crop / 255 - np.array(IMAGENET_MEAN)[:, None, None]) / np.array(IMAGENET_STD)[:, None, None]
                 if np.abs(np.where(view == 0, 0, view - scaled)).max() < 1e-5:
                     found.append((flipped, top, left))
     return found
@@ -294,9 +288,7 @@ def find_view(image: np.ndarray, view: np.ndarray, padding: int, flips: tuple[bo
 def test_every_view_is_one_flip_crop_and_erased_rectangle(device, flip, padding, erasing):
     images = random_images(24, 16, 8, seed=padding)
     before = images.clone()
-    views = augment(
-        images.to(device), torch.Generator().manual_seed(5), flip=flip, padding=padding, erasing=erasing
-    )
+    views = augment(images.to(device), torch.Generator().manual_seed(5), flip=flip, padding=padding, erasing=erasing)
     assert views.shape == images.shape and views.dtype == torch.float32 and views.device.type == device
     assert torch.equal(images, before)
     places, rectangles = set(), 0
@@ -312,9 +304,7 @@ def test_every_view_is_one_flip_crop_and_erased_rectangle(device, flip, padding,
     assert {place[0] for place in places} == ({True, False} if flip else {False})
     assert {place[1:] for place in places} == {(0, 0)} or padding  # no padding, no shift
     assert padding == 0 or len({place[1:] for place in places}) > 4
-    assert (
-        (rectangles == 0) if erasing == 0 else (rectangles == 24) if erasing == 1 else (4 <= rectangles <= 20)
-    )
+    assert (rectangles == 0) if erasing == 0 else (rectangles == 24) if erasing == 1 else (4 <= rectangles <= 20)
 
 
 def test_no_byte_is_normalised_to_the_erased_value():

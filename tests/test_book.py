@@ -32,15 +32,11 @@ def picture() -> str:
 def notebook(title: str, text: str = "") -> nbformat.NotebookNode:
     outputs = [
         new_output("stream", name="stdout", text="mAP <b>12.3</b>\n"),
-        new_output(
-            "display_data", {"text/html": f'<img src="data:image/png;base64,{picture()}" alt="a square">'}
-        ),
+        new_output("display_data", {"text/html": f'<img src="data:image/png;base64,{picture()}" alt="a square">'}),
     ]
     return new_notebook(
         cells=[
-            new_markdown_cell(
-                f"# {title}\n\nThe loss is $L = -\\sum_i p_i \\log q_i$, in code `a$b$c`.\n\n{text}"
-            ),
+            new_markdown_cell(f"# {title}\n\nThe loss is $L = -\\sum_i p_i \\log q_i$, in code `a$b$c`.\n\n{text}"),
             new_code_cell("print(f'mAP <b>{12.3}</b>')", outputs=outputs, execution_count=1),
         ]
     )
@@ -107,9 +103,7 @@ def test_chapters_stand_in_order_and_lead_on(out):
 def test_links_lead_to_pages_of_the_book_or_become_text(out):
     book.make_book(out)
     first = out / "book" / "00_first.html"
-    inside = [
-        link for link in hrefs(first) if link[0] != "#" and link not in ("index.html", "01_second.html")
-    ]
+    inside = [link for link in hrefs(first) if link[0] != "#" and link not in ("index.html", "01_second.html")]
     assert inside == [
         "01_second.html#part",
         "solutions/00_first.html",
@@ -134,19 +128,12 @@ def test_a_book_is_replaced_as_a_whole(out):
 def test_without_notebooks_the_message_says_what_to_run(tmp_path, capsys):
     with pytest.raises(InputError, match="mmt run --out"):
         book.make_book(tmp_path)
-    assert (
-        command_line.main(["book", str(tmp_path)]) == 2 and "no executed notebook" in capsys.readouterr().err
-    )
+    assert command_line.main(["book", str(tmp_path)]) == 2 and "no executed notebook" in capsys.readouterr().err
 
 
 def test_formulas_are_drawn_without_a_script_and_code_is_left_alone(out):
     page = notebooks.write_notebook_page(out / "notebooks" / "00_first.ipynb").read_text(encoding="utf-8")
-    assert (
-        "<math" in page
-        and "∑" in html.unescape(page)
-        and "<code>a$b$c</code>" in page
-        and "<script" not in page
-    )
+    assert "<math" in page and "∑" in html.unescape(page) and "<code>a$b$c</code>" in page and "<script" not in page
     assert "mAP &lt;b&gt;12.3" in page, "what a cell prints is text"
     assert 'alt="a square"' in page and "<title>Is a &lt; b?</title>" in page
 
@@ -178,9 +165,7 @@ def test_links_of_the_real_notebooks_resolve_in_the_book(tmp_path):
     book.make_book(tmp_path)
     for page in (tmp_path / "book").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(https?:)?//", text), (
-            f"{page.name} loads"
-        )
+        assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(https?:)?//", text), f"{page.name} loads"
     assert broken_links(tmp_path / "book") == []
     (tmp_path / "book" / "00_setup_and_data.html").unlink()
     assert broken_links(tmp_path / "book"), "the check sees a missing page"

@@ -115,9 +115,7 @@ def test_kmeans_of_shifted_and_tight_features_is_as_good(offset: float, spread: 
     features = (offset + spread * unit_rows(1, 300, 16, 10).astype(np.float64)).astype(np.float32)
     exact = features.astype(np.float64)
     found = [inertia(exact, *kmeans(features, 10, seed)) for seed in range(3)]
-    expected = [
-        KMeans(10, n_init=5, random_state=seed).fit(exact - exact.mean(0)).inertia_ for seed in range(3)
-    ]
+    expected = [KMeans(10, n_init=5, random_state=seed).fit(exact - exact.mean(0)).inertia_ for seed in range(3)]
     # float32 centers of an offset are themselves rounded
     assert min(found) <= 1.01 * min(expected) + 300 * 16 * (offset * 6e-8) ** 2
 
@@ -163,9 +161,7 @@ def test_on_a_gpu_faiss_finds_the_nearest_centers_where_it_is_installed(
     """With a stand-in for faiss-gpu, on tensors that claim to be on a GPU; the package for CPUs is passed over."""
     calls: list[torch.device] = []
 
-    def knn_gpu(
-        resources: object, queries: torch.Tensor, base: torch.Tensor, k: int, *, device: int
-    ) -> tuple:
+    def knn_gpu(resources: object, queries: torch.Tensor, base: torch.Tensor, k: int, *, device: int) -> tuple:
         calls.append(queries.device)
         assert (k, device) == (1, 0) and queries.dtype == base.dtype == torch.float32
         return torch.cdist(queries, base).square().topk(k, largest=False)
@@ -195,15 +191,11 @@ def test_dbscan_equals_the_authors(case: str) -> None:
     features, eps, rho = (REFERENCE[f"{case}_{name}"] for name in ("features", "eps", "rho"))
     np.testing.assert_array_equal(dbscan(features, 0.6, 4, k1, k2), REFERENCE[f"{case}_dbscan_labels_eps0.6"])
     np.testing.assert_array_equal(dbscan(features, float(eps), 4, k1, k2), REFERENCE[f"{case}_dbscan_labels"])
-    np.testing.assert_array_equal(
-        dbscan(features, None, 4, k1, k2, float(rho)), REFERENCE[f"{case}_dbscan_labels"]
-    )
+    np.testing.assert_array_equal(dbscan(features, None, 4, k1, k2, float(rho)), REFERENCE[f"{case}_dbscan_labels"])
     # whether a pair with one and the same neighbourhood is at 0 or at 6e-8 is left to rounding, in their code too, and
     # the rule counts only the second: in sets with many such pairs (cases 0 and 1) eps is only so well defined
     tolerance = 0.03 if case in ("case0", "case1") else 1e-4
-    assert dbscan_eps(jaccard_similarity(features, k1, k2), float(rho)) == pytest.approx(
-        float(eps), rel=tolerance
-    )
+    assert dbscan_eps(jaccard_similarity(features, k1, k2), float(rho)) == pytest.approx(float(eps), rel=tolerance)
 
 
 def similarity_of(distances: np.ndarray) -> sparse.csr_array:

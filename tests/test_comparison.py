@@ -29,9 +29,7 @@ def cell(table: pd.DataFrame, method: str, k: int | None, backbone: str = "resne
 
 
 def test_without_runs_every_cell_of_the_paper_is_not_run():
-    table = comparison.against_paper(
-        [result("mmt", 1, 71.2)]
-    )  # a score of the embedded world counts for nothing
+    table = comparison.against_paper([result("mmt", 1, 71.2)])  # a score of the embedded world counts for nothing
     assert len(table) == 36 and set(table["verdict"]) == {"not run"} and table["mAP"].isna().all()
     assert comparison.against_paper([]).equals(table)
     shown = comparison.readable(table)
@@ -44,9 +42,7 @@ def test_a_cell_holds_mean_spread_cost_and_verdict():
     row = cell(table, "MMT (k-means)", 500).iloc[0]
     # mean 70.1; published 71.2; squared deviations 1.21 + 0.01 + 1.44 = 2.66, over 2: sd 1.1533
     assert row["mAP"] == pytest.approx(70.1) and row["mAP_sd"] == pytest.approx(1.1533, abs=1e-4)
-    assert (
-        row["difference"] == pytest.approx(-1.1) and row["verdict"] == "within 1.5 mAP" and row["seeds"] == 3
-    )
+    assert row["difference"] == pytest.approx(-1.1) and row["verdict"] == "within 1.5 mAP" and row["seeds"] == 3
     assert row["hours"] == pytest.approx(4.0) and row["bn_group"] == 16 and row["hardware"] == "NVIDIA H100"
     assert (table["verdict"] != "not run").sum() == 1
     shown = comparison.readable(table)
@@ -103,9 +99,7 @@ def test_data_sets_are_known_by_their_folders_names(path, name):
 
 def wanted(**changes) -> list[Cell]:
     methods = ("direct", "mmt")
-    return [
-        Cell("quick", make_settings("quick", method=m, seed=s, **changes)) for m in methods for s in (1, 2, 3)
-    ]
+    return [Cell("quick", make_settings("quick", method=m, seed=s, **changes)) for m in methods for s in (1, 2, 3)]
 
 
 def test_cells_of_a_matrix_beside_committed_results():
@@ -128,11 +122,7 @@ def test_variants_of_a_matrix_are_rows_and_a_method_without_k_matches_any():
 
 
 def test_methods_before_and_after_stand_by_year_with_the_miniature_below():
-    runs = [
-        result(m, seed, s)
-        for m, s in (("direct", 40.0), ("mmt", 60.0), ("supervised", 80.0))
-        for seed in (1, 2)
-    ]
+    runs = [result(m, seed, s) for m, s in (("direct", 40.0), ("mmt", 60.0), ("supervised", 80.0)) for seed in (1, 2)]
     rows = comparison.state_of_the_art(runs)
     tasks = rows["task"].unique()
     assert len(tasks) == 4 and rows["mAP"].notna().sum() + rows["mAP"].isna().sum() == len(rows)
@@ -146,9 +136,7 @@ def test_methods_before_and_after_stand_by_year_with_the_miniature_below():
     )
     known = rows["year"].dropna()
     assert known.is_monotonic_increasing and known.min() == 2018 and known.max() == 2022
-    assert (rows["method"] == "supervised on target (BoT)").sum() == 4, (
-        "a bound stands under each task of its target"
-    )
+    assert (rows["method"] == "supervised on target (BoT)").sum() == 4, "a bound stands under each task of its target"
     past = rows[(rows["method"] == "PCB-PAST") & (rows["task"] == tasks[0])]
     assert past[["mAP", "year"]].values.tolist() == [[54.3, 2019]]
     without = comparison.state_of_the_art()
@@ -160,9 +148,7 @@ def test_every_published_score_has_a_cell_in_the_table_by_year():
     shown = comparison.readable_by_year(rows)
     cells = shown[list(rows["task"].unique())]
     assert (cells != "–").to_numpy().sum() == len(rows.dropna(subset="mAP"))
-    line = shown[
-        (shown["method"] == "MMT (k-means)") & (shown["K"] == 500) & (shown["backbone"] == "resnet50")
-    ]
+    line = shown[(shown["method"] == "MMT (k-means)") & (shown["K"] == 500) & (shown["backbone"] == "resnet50")]
     assert line["DukeMTMC-reID→Market-1501"].item() == "71.2 (73 %)" and line["bound"].item() == "fast-reid"
     assert shown.iloc[-1]["reported in"] == "here, drawn pedestrians"
 
@@ -175,12 +161,9 @@ def test_drawn_tasks_have_their_twins_among_the_published_rows():
         "station→city": ("DukeMTMC-reID", "MSMT17"),
     }.items():
         rows = published.loc[ends]
-        rows = rows[rows.index.get_level_values("reported_in").str.startswith("TLlib")].droplevel(
-            "reported_in"
-        )
+        rows = rows[rows.index.get_level_values("reported_in").str.startswith("TLlib")].droplevel("reported_in")
         assert (
-            twins[task, "mmt"] == rows["MMT (k-means)"]
-            and twins[task, "hard_dbscan"] == rows["hard labels (DBSCAN)"]
+            twins[task, "mmt"] == rows["MMT (k-means)"] and twins[task, "hard_dbscan"] == rows["hard labels (DBSCAN)"]
         )
     assert {method for _, method in twins} == {"hard", "mmt", "hard_dbscan", "mmt_dbscan"}
 

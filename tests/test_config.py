@@ -19,9 +19,7 @@ def test_the_contract_s_methods_and_profiles_exist() -> None:
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"mmt"}))
 def test_every_row_differs_from_mmt_in_a_switch(method: str) -> None:
-    switches = [
-        {k: v for k, v in dataclasses.asdict(METHODS[m]).items() if k != "title"} for m in (method, "mmt")
-    ]
+    switches = [{k: v for k, v in dataclasses.asdict(METHODS[m]).items() if k != "title"} for m in (method, "mmt")]
     assert switches[0] != switches[1]
 
 

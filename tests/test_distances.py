@@ -51,9 +51,7 @@ def exact_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_the_error_is_within_the_stated_bound(seed, shape, offset, spread, scale, dtype) -> None:
     rng = np.random.default_rng(seed)
     rows, columns, dimensions = shape
-    features = offset * rng.standard_normal(dimensions) + spread * rng.standard_normal(
-        (rows + columns, dimensions)
-    )
+    features = offset * rng.standard_normal(dimensions) + spread * rng.standard_normal((rows + columns, dimensions))
     features = (features * (1.0 if scale == 1e39 and dtype == np.float32 else scale)).astype(dtype)
     features[rng.integers(rows + columns)] = features[0]
     a, b = centred(as_features(features[:rows]), as_features(features[rows:]))
@@ -64,9 +62,7 @@ def test_the_error_is_within_the_stated_bound(seed, shape, offset, spread, scale
     # The bound is one of the spread and not of the offset, up to what the offset leaves of the features.
     radius = exact_distances(features, features.mean(0, keepdims=True, dtype=np.longdouble)).max()
     left = (dimensions * np.longdouble(np.finfo(dtype).eps) * np.longdouble(np.abs(features).max())) ** 2
-    assert (
-        bound.max() <= 4 * np.finfo(dtype).eps * (dimensions**0.5 + 4) * (radius + left) * float(a.scale) ** 2
-    )
+    assert bound.max() <= 4 * np.finfo(dtype).eps * (dimensions**0.5 + 4) * (radius + left) * float(a.scale) ** 2
 
 
 @settings(max_examples=10 * settings.default.max_examples)
@@ -196,9 +192,7 @@ def test_no_loop_over_blocks_leaves_the_device() -> None:
 
 
 @pytest.mark.parametrize("name", ["jaccard", "retrieval", "rerank"])
-def test_the_device_is_not_asked_more_often_for_more_blocks(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_device_is_not_asked_more_often_for_more_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.from_numpy(np.random.default_rng(0).standard_normal((600, 5)).astype(np.float32))
     asked = []
     for size in (2**26, 1):

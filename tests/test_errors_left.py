@@ -39,9 +39,7 @@ def test_runs_are_counted_kept_and_drawn(tmp_path):
 def test_shares_are_paired_by_seed_and_sorted_by_frequency():
     row = {"kind": "merge", "task": "a→b", "left_out": 0.0}
     rates = {("hard", 1): 0.2, ("hard", 2): 0.1, ("mmt", 1): 0.1, ("mmt", 2): 0.1, ("mmt", 3): 0.7}
-    rows = [
-        row | {"method": m, "seed": s, "cause": "all pairs", "rate": rate} for (m, s), rate in rates.items()
-    ]
+    rows = [row | {"method": m, "seed": s, "cause": "all pairs", "rate": rate} for (m, s), rate in rates.items()]
     rows += [row | {"method": "hard", "seed": s, "cause": "rare", "rate": 0.01} for s in (1, 2)]
     rows += [row | {"method": "hard", "seed": s, "cause": "same camera", "rate": 0.5} for s in (1, 2)]
     found = errors_left.relative(pd.DataFrame(rows))

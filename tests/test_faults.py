@@ -272,9 +272,7 @@ def test_two_processes_that_ask_for_one_run_share_it(undisturbed, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0], "the same score of the same file"
     said = "".join(err for _, err in outputs)
-    assert said.count("source: epoch 1/1") == 2 and said.count("adapt: epoch 1/2") == 1, (
-        "each was trained once"
-    )
+    assert said.count("source: epoch 1/1") == 2 and said.count("adapt: epoch 1/2") == 1, "each was trained once"
     assert content(run_folder(tiny(), tmp_path)) == content(undisturbed)
 
 
@@ -366,9 +364,7 @@ def step_parts():
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-@pytest.mark.parametrize(
-    "place", ["network 1.classifier.weight", "network 4.base.0.weight", "image of view 2"]
-)
+@pytest.mark.parametrize("place", ["network 1.classifier.weight", "network 4.base.0.weight", "image of view 2"])
 def test_the_first_step_that_is_not_finite_is_named(place, value):
     networks, means, optimizer, views, pids = step_parts()
     weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.99}
@@ -384,21 +380,15 @@ def test_the_first_step_that_is_not_finite_is_named(place, value):
                         dict([*networks, *means][int(index) - 1].named_parameters())[name][0] = value
             yield *views, pids
 
-    with pytest.raises(
-        FloatingPointError, match=r"not finite in step 3 of the epoch \(.*(hard|soft).*loss\)"
-    ):
-        take_steps(
-            lambda n, *t: mmt_step(networks, means, optimizer, t[:2], t[2], step=n, **weights), steps()
-        )
+    with pytest.raises(FloatingPointError, match=r"not finite in step 3 of the epoch \(.*(hard|soft).*loss\)"):
+        take_steps(lambda n, *t: mmt_step(networks, means, optimizer, t[:2], t[2], step=n, **weights), steps())
 
 
 def test_a_source_step_names_it_too():
     networks, _, optimizer, views, pids = step_parts()
     views[0][2] = float("nan")
     with pytest.raises(FloatingPointError, match=r"step 1 of the epoch \(hard_ce, hard_triplet, loss\)"):
-        take_steps(
-            lambda _, a, b, ids: source_step(networks[0], optimizer, a, ids, b), [(views[0], views[1], pids)]
-        )
+        take_steps(lambda _, a, b, ids: source_step(networks[0], optimizer, a, ids, b), [(views[0], views[1], pids)])
 
 
 def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):

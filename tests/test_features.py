@@ -80,9 +80,7 @@ def test_features_are_the_networks_own_and_pandas_opens_them(embedded, dataset, 
     assert table["path"].tolist() == [path for part in parts for path in part.paths]
     assert (table["pid"] == np.concatenate([part.pids for part in parts])).all()
     assert (table["camid"] == np.concatenate([part.camids for part in parts])).all()
-    assert table["split"].value_counts().to_dict() == {
-        name: len(part) for name, part in dataset.parts.items()
-    }
+    assert table["split"].value_counts().to_dict() == {name: len(part) for name, part in dataset.parts.items()}
     pixels = load_images(dataset.root, table["path"], SETTINGS.height, SETTINGS.width)
     assert np.abs(vectors - extract(SETTINGS, [load_network(checkpoint).eval()], pixels)[0]).max() < 1e-5
     assert vectors.dtype == np.float32 and about["data"]["fingerprint"] == dataset.fingerprint()
@@ -115,13 +113,8 @@ def test_each_form_of_data_becomes_a_table_and_rank_lists(form, dataset, checkpo
     ranks = pd.read_csv(out / "ranks.csv")
     assert ranks["rank"].tolist() == [1, 2, 3] and ranks["distance"].is_monotonic_increasing
     assert ranks["right"].isna().all() == (form == "folder") == ranks["same_camera"].isna().all()
-    assert query.relative_to(folder).as_posix() == ranks["query"][0] and ranks["query"][0] not in set(
-        ranks["path"]
-    )
-    assert (
-        main(["search", str(query), "--images", str(folder), *given, str(tmp_path / "at once"), "--top", "3"])
-        == 0
-    )
+    assert query.relative_to(folder).as_posix() == ranks["query"][0] and ranks["query"][0] not in set(ranks["path"])
+    assert main(["search", str(query), "--images", str(folder), *given, str(tmp_path / "at once"), "--top", "3"]) == 0
     assert pd.read_csv(tmp_path / "at once" / "ranks.csv").equals(ranks)
 
 
@@ -134,9 +127,7 @@ def test_rank_lists_give_the_ranks_and_scores_of_retrieval(rerank, embedded, dat
     scores = evaluate_file(checkpoint, "station", SETTINGS, rerank=rerank)
     for k in (1, 5, 10):
         assert 100 * (first <= k).mean() == pytest.approx(scores[f"top{k}"], abs=1e-9)
-    precisions = lists["right"].apply(
-        lambda right: (right.cumsum() / np.arange(1, len(right) + 1))[right].mean()
-    )
+    precisions = lists["right"].apply(lambda right: (right.cumsum() / np.arange(1, len(right) + 1))[right].mean())
     assert 100 * precisions.mean() == pytest.approx(scores["mAP"], abs=0.05)
     if not rerank:
         query, gallery = (known.vectors[known.images["split"] == part] for part in ("query", "gallery"))
@@ -160,9 +151,7 @@ def test_the_camera_rule_is_asked_for_among_other_images(embedded, dataset):
     assert len(every) == len(known.images) - 1, "all but the query itself"
 
 
-def test_a_full_disk_half_way_and_an_interrupt_keep_what_is_done(
-    dataset, checkpoint, embedded, tmp_path, monkeypatch
-):
+def test_a_full_disk_half_way_and_an_interrupt_keep_what_is_done(dataset, checkpoint, embedded, tmp_path, monkeypatch):
     rename, failed, decoded = os.replace, [], []
 
     def fail(source, goal):
@@ -184,9 +173,7 @@ def test_a_full_disk_half_way_and_an_interrupt_keep_what_is_done(
         except OSError as error:
             assert error.errno == errno.ENOSPC
     parts = -(-len(found.images) // 100)
-    assert len(failed) == parts + 2 and failed[-1].name == "features.npz", (
-        "about.json, the parts and the whole"
-    )
+    assert len(failed) == parts + 2 and failed[-1].name == "features.npz", "about.json, the parts and the whole"
     assert len(decoded) == 2 * parts and max(decoded) == 100, "each part failed once, and none is made again"
     assert not list(tmp_path.rglob("*.tmp"))
     assert np.abs(found.vectors - read_features(embedded).vectors).max() < 1e-5

@@ -80,9 +80,7 @@ def test_learning_curves_show_mean_band_and_bounds():
     ]
     assert drawn["hard labels"].get_ydata().tolist() == [31, 41, 45]
     assert set(drawn["direct transfer"].get_ydata()) == {22.0}
-    assert set(drawn["supervised on target"].get_ydata()) == {
-        82.0
-    }  # the last epoch, not the mean over epochs
+    assert set(drawn["supervised on target"].get_ydata()) == {82.0}  # the last epoch, not the mean over epochs
     assert drawn["direct transfer"].get_linestyle() == "--"
     assert drawn["MMT"].get_color() == BLUE and drawn["MMT"].get_marker() == "D"
     band = ax.collections[1].get_paths()[0].vertices  # of MMT, after that of hard labels
@@ -199,9 +197,7 @@ def test_image_grid_keeps_pixels_and_order(kind):
     shown = [ax for ax in figure.axes if ax.images]
     assert len(shown) == 5 and len(figure.axes) == 6
     for i, ax in enumerate(shown):
-        assert np.array_equal(
-            ax.images[0].get_array(), pictures[i].transpose(1, 2, 0)
-        ) and ax.get_title() == str(i)
+        assert np.array_equal(ax.images[0].get_array(), pictures[i].transpose(1, 2, 0)) and ax.get_title() == str(i)
     with pytest.raises(InputError, match="uint8"):
         figures.image_grid(pictures.astype(float))
     with pytest.raises(InputError, match="5 images but 1"):
@@ -247,9 +243,7 @@ def test_umap_panels_colour_the_largest_groups_on_common_axes():
     before, after = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)) + 5
     labels = np.repeat(np.arange(12), 5)
     labels[:10] = 3  # the largest group
-    figure = figures.umap_panels(
-        {"a": before, "b": after}, {"a": labels, "b": rng.random(60) < 0.5}, groups=2
-    )
+    figure = figures.umap_panels({"a": before, "b": after}, {"a": labels, "b": rng.random(60) < 0.5}, groups=2)
     a, b = figure.axes[:2]
     assert a.get_xlim() == b.get_xlim() and a.get_ylim() == b.get_ylim()
     rest, largest, _ = a.collections
@@ -300,9 +294,7 @@ def test_umap_starts_from_principal_components_or_from_the_previous_map(monkeypa
     assert asked[0]["init"] == "pca" and asked[0]["random_state"] == 5 and asked[0]["n_neighbors"] == 7
     assert np.array_equal(asked[1]["init"], first) and asked[1]["random_state"] == 6
     nearest, distances = asked[0]["precomputed_knn"]  # on a line, 3 √3 apart
-    assert (
-        nearest[0].tolist() == [0, 1, 2, 3, 4, 5, 6] and nearest[3, 0] == 3 and set(nearest[3, 1:3]) == {2, 4}
-    )
+    assert nearest[0].tolist() == [0, 1, 2, 3, 4, 5, 6] and nearest[3, 0] == 3 and set(nearest[3, 1:3]) == {2, 4}
     assert np.allclose(distances[0], 3 * 3**0.5 * np.arange(7), atol=1e-3), "distances, not their squares"
 
 

@@ -42,9 +42,7 @@ def test_bars_and_ribbons_have_the_shares_of_the_images():
     outlines = [ribbon.get_paths()[0].vertices for ribbon in ax.collections]
     ends = [[(v[v[:, 0] == x, 1].min(), v[v[:, 0] == x, 1].max()) for x in (v[:, 0].min(), v[:, 0].max())]
             for v in outlines]  # fmt: skip
-    assert np.allclose(ends, [[(0.5, 1)] * 2, [(0.25, 0.5)] * 2, [(0, 0.25)] * 2]), (
-        "from the top, without overlap"
-    )
+    assert np.allclose(ends, [[(0.5, 1)] * 2, [(0.25, 0.5)] * 2, [(0, 0.25)] * 2]), "from the top, without overlap"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1 → 2", "2 → 3"]
     assert "share of 4 images (%)" in ax.get_ylabel()
     with pytest.raises(InputError, match="at least two epochs"):
@@ -55,11 +53,7 @@ def test_hundreds_of_clusters_stay_readable():
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 300, 3000) for _ in range(20)]
     ax = flows.fate_alluvial(labels)
-    assert (
-        len(ax.get_legend().get_texts()) <= len(FATES)
-        and len(ax.patches) <= 7 * 5
-        and len(ax.collections) <= 6 * 25
-    )
+    assert len(ax.get_legend().get_texts()) <= len(FATES) and len(ax.patches) <= 7 * 5 and len(ax.collections) <= 6 * 25
     columns = [t.get_text() for t in ax.get_xticklabels()]
     assert columns[0].startswith("1 → ") and columns[-1].endswith(" → 20") and len(columns) == 7
     assert ax.figure.get_figwidth() <= MAX_WIDTH

@@ -57,9 +57,7 @@ def test_pieces_run_in_miniature_and_are_not_repeated(day, tmp_path, monkeypatch
     status, said = day("--tiny", "--minutes", "60", *(word for name in wanted for word in ("--only", name)))
     record = read_json(tmp_path / "gpu_day.json")
     assert status == 0, said
-    assert {name: piece["status"] for name, piece in record["pieces"].items()} == dict.fromkeys(
-        wanted, "finished"
-    )
+    assert {name: piece["status"] for name, piece in record["pieces"].items()} == dict.fromkeys(wanted, "finished")
     assert re.search(r"1/\d+ tests collected", record["pieces"]["tests"]["last_words"])
     trained = record["pieces"]["adapt"]["trainings"]
     assert {each["run"].split("-")[0] for each in trained} == {"source", "mmt"}

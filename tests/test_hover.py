@@ -24,9 +24,7 @@ def world(count: int = 60, epochs: int = 3) -> dict:
         "cluster": rng.integers(-1, 6, (epochs, count)),
         "identity": np.arange(count) % 7 + 100,
         "camera": np.arange(count) % 3 + 1,
-        "label": np.array(
-            [["right"] * count, *rng.choice(["left out", "right", "wrong"], (epochs - 1, count))]
-        ),
+        "label": np.array([["right"] * count, *rng.choice(["left out", "right", "wrong"], (epochs - 1, count))]),
     }
     return {
         "title": TITLE,
@@ -67,10 +65,7 @@ def test_the_script_shows_the_epoch_and_the_colours_that_are_asked_for(tmp_path,
     monkeypatch.setattr(hover, "_layout", lambda *columns: parts.extend(columns) or layout(*columns))
     hover.write_hover_page(tmp_path / "map.html", **given)
     update = layout(*parts).select_one({"type": bokeh.Slider}).js_property_callbacks["change:value"][0]
-    plain = {
-        name: [each.data for each in value] if name == "epochs" else value
-        for name, value in update.args.items()
-    }
+    plain = {name: [each.data for each in value] if name == "epochs" else value for name, value in update.args.items()}
     plain |= {"shown": update.args["shown"].data, "labels": update.args["buttons"].labels}
     plain = {name: plain[name] for name in ("shown", "epochs", "captions", "legends", "labels")}
     script = f"""const given = {json.dumps(plain, default=lambda value: value.tolist())}
@@ -91,9 +86,7 @@ def test_the_script_shows_the_epoch_and_the_colours_that_are_asked_for(tmp_path,
             assert each["caption"].startswith(f"NMI 0.{epoch}<br>")
             looks = list(zip(each["color"], each["marker"]))
             assert len(set(looks)) == len(set(group)) == len(set(zip(group, looks))), "a look per group"
-            assert group.dtype.kind != "i" or all(
-                (g == -1) == (m == "dot") for g, (_, m) in zip(group, looks)
-            )
+            assert group.dtype.kind != "i" or all((g == -1) == (m == "dot") for g, (_, m) in zip(group, looks))
         right = {c for c, word in zip(modes[3]["color"], groups[3]) if word == "right"}
         assert right == {hover._COLORS[1]}, "a word keeps its colour, whichever words an epoch lacks"
 
@@ -156,9 +149,7 @@ def test_the_page_works_in_a_browser_offline(tmp_path):
     looks = {mode: list(zip(seen[mode]["color"], seen[mode]["marker"])) for mode in seen["modes"]}
     last = {"cluster": renamed, "label": labels["label"][2]}
     for mode, groups in (labels | last).items():
-        assert (
-            len(set(zip(groups.tolist(), looks[mode]))) == len(set(groups.tolist())) == len(set(looks[mode]))
-        ), mode
+        assert len(set(zip(groups.tolist(), looks[mode]))) == len(set(groups.tolist())) == len(set(looks[mode])), mode
     assert "3" in seen["camera"]["caption"] and "wrong" in seen["label"]["caption"]
 
 

@@ -73,9 +73,7 @@ def make(*args: str, cwd: Path = ROOT, **variables: str) -> subprocess.Completed
     for name in ("EXTRA", "PYTHON", "PROFILE", "WITH", "PYTEST_ARGS"):
         environment.pop(name, None)
     environment |= variables
-    return subprocess.run(
-        ["make", *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(["make", *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
 # --- pyproject.toml and the locked files ---
@@ -169,11 +167,7 @@ def test_conda_environment_takes_everything_but_python_from_the_locked_file():
 def test_every_direct_dependency_is_accounted_for():
     """docs/dependencies.md has one row for each, and none for what is gone."""
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in page.splitlines()
-        if line.startswith("| ")
-    ]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     named = [row[0] for row in rows if len(row) in (5, 6) and row[0] != "package"]
     extras = PROJECT["optional-dependencies"].values()
     wanted = {Requirement(text).name for text in itertools.chain(PROJECT["dependencies"], *extras)}
@@ -216,9 +210,7 @@ def write_script(path: Path, text: str) -> None:
 
 def write_python(path: Path, folder: Path, version: str = "3.12.1", misfit: int = 0) -> None:
     offline = folder / "offline"
-    write_script(
-        path, FAKE_PYTHON.format(log=folder / "log", version=version, offline=offline, misfit=misfit)
-    )
+    write_script(path, FAKE_PYTHON.format(log=folder / "log", version=version, offline=offline, misfit=misfit))
 
 
 def make_here(checkout: Path, *args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
@@ -302,9 +294,7 @@ def test_unfit_python_is_named(checkout):
     assert "no-such-python" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("version", "fits"), [((2, 7), 0), ((3, 10), 0), ((3, 11), 1), ((3, 13), 1), ((3, 14), 0)]
-)
+@pytest.mark.parametrize(("version", "fits"), [((2, 7), 0), ((3, 10), 0), ((3, 11), 1), ((3, 13), 1), ((3, 14), 0)])
 def test_makefile_and_pyproject_agree_on_python(version, fits):
     check = re.search(r"^FITS := import sys; sys\.exit\((.+)\)$", (ROOT / "Makefile").read_text(), re.M)[1]
     unfit = eval(check.replace("sys.version_info", repr((*version, 5))))
@@ -321,9 +311,7 @@ def test_unknown_choice_is_refused(bad):
 
 def test_run_defaults_to_quick():
     assert "mmt run --profile quick --out runs/quick\n" in make("-n", "run", "EXTRA=cpu").stdout
-    assert (
-        "mmt run --profile paper --out runs/paper\n" in make("-n", "run", "EXTRA=cpu", "PROFILE=paper").stdout
-    )
+    assert "mmt run --profile paper --out runs/paper\n" in make("-n", "run", "EXTRA=cpu", "PROFILE=paper").stdout
 
 
 @pytest.mark.parametrize(
@@ -379,9 +367,7 @@ def run_ci(folder: Path, failing: str = "no target") -> tuple[int, list[str]]:
     (folder / "bin").mkdir()
     write_script(folder / "bin" / "make", script)
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [folder / "checkout" / ".ci" / "run"], cwd=folder, env=environment, capture_output=True
-    )
+    done = subprocess.run([folder / "checkout" / ".ci" / "run"], cwd=folder, env=environment, capture_output=True)
     return done.returncode, (folder / "made").read_text().replace(f"{folder}/checkout: ", "").splitlines()
 
 
@@ -424,9 +410,7 @@ def test_the_wheel_carries_every_file_that_is_no_code():
         for pattern in patterns
         for path in ROOT.joinpath(*package.split(".")).glob(pattern)
     }
-    carried = {
-        path for path in carried if "starter_files" not in path.parts
-    }  # tested as a wheel in test_starter.py
+    carried = {path for path in carried if "starter_files" not in path.parts}  # tested as a wheel in test_starter.py
     files = {p for p in (ROOT / "mmtlib").rglob("*.*") if p.is_file() and p.suffix != ".py"}
     files = {path for path in files if not {"__pycache__", "starter_files"} & set(path.parts)}
     assert files == carried and any(path.name == "report.html" for path in files)

@@ -68,9 +68,7 @@ def test_equals_the_definition(count: int, dimensions: int, k1: int, k2: int, dt
 
 
 @settings(max_examples=10 * settings.default.max_examples)
-@given(
-    st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 3), st.integers(1, 12), st.integers(1, 8)
-)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 3), st.integers(1, 12), st.integers(1, 8))
 def test_ties_belong_together(seed: int, count: int, dimensions: int, k1: int, k2: int) -> None:
     """Whole numbers: nearly every list of neighbours ends in a tie. And the order of the images does not matter."""
     rng = np.random.default_rng(seed)

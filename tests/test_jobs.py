@@ -12,9 +12,7 @@ from mmtlib.runs.jobs import Job, work_off
 
 def job(folder: Path, name: str, needs: tuple[str, ...] = ()) -> Job:
     goals = tuple(folder / need / "result.json" for need in needs)
-    return Job(
-        Cell("smoke", make_settings("smoke")), None, folder / name, folder / name / "result.json", goals
-    )
+    return Job(Cell("smoke", make_settings("smoke")), None, folder / name, folder / name / "result.json", goals)
 
 
 def test_with_slots_a_short_job_does_not_begin_before_a_longer_one_that_was_not_ready_yet(tmp_path):

@@ -110,9 +110,7 @@ def test_every_layout_tells_the_same_of_the_same_world(plaza, tmp_path, layout, 
     assert (dataset.gallery.pids == -1).any() == junk
     report = check_dataset(tmp_path)
     assert report.undecodable == report.unscorable == ()
-    assert (report.published is None) == (
-        layout in ("market1501", "csv")
-    )  # this one is not Market-1501 itself
+    assert (report.published is None) == (layout in ("market1501", "csv"))  # this one is not Market-1501 itself
 
 
 def test_a_collection_of_plain_files_and_its_truth(tmp_path):
@@ -150,9 +148,7 @@ def full_boxes(root: Path, parts: list[list[tuple[int, int]]], name: str) -> Pat
 
 
 def test_market1501_in_full(tmp_path):
-    gallery = (
-        spread(13_115, 2, 750, 6) + [(0, i % 6) for i in range(2_798)] + [(-1, i % 6) for i in range(3_819)]
-    )
+    gallery = spread(13_115, 2, 750, 6) + [(0, i % 6) for i in range(2_798)] + [(-1, i % 6) for i in range(3_819)]
     parts = [spread(12_936, 752, 751, 6), spread(3_368, 2, 750, 6), gallery]
     root = full_boxes(tmp_path / "Market-1501-v15.09.15", parts, "{p}_c{c}s1_{i:06d}_00.jpg")
     report = check_dataset(tmp_path, decode=False)
@@ -184,9 +180,7 @@ def test_msmt17_in_full_both_versions(tmp_path):
     }
     for part, (folder, rows) in parts.items():
         kind = "gallery" if part == "gallery" else "image"
-        names = [
-            f"{p:04d}_{i:06d}{kind[0]}_{c + 1:02d}_0303morning_0000_0.jpg" for i, (p, c) in enumerate(rows)
-        ]
+        names = [f"{p:04d}_{i:06d}{kind[0]}_{c + 1:02d}_0303morning_0000_0.jpg" for i, (p, c) in enumerate(rows)]
         lines = [f"0000/{name} {p}" for name, (p, _) in zip(names, rows)]
         touch(root / folder / "0000", names)  # 126,441 files: one folder is faster to fill than 4,101
         cut = 30_248 if part == "train" else len(lines)  # the rest is the validation list
@@ -204,9 +198,7 @@ def test_msmt17_in_full_both_versions(tmp_path):
         assert report.cameras == 15
         assert report.dataset.train.paths[0].startswith("mask_train_v2/" if version == "V2" else "train/")
     (root / "mask_test_v2" / "0000" / names[0]).unlink()
-    with pytest.raises(
-        InputError, match=f"1 of 82161 listed files are missing: mask_test_v2/0000/{names[0]}"
-    ):
+    with pytest.raises(InputError, match=f"1 of 82161 listed files are missing: mask_test_v2/0000/{names[0]}"):
         read_dataset(root)
 
 

@@ -38,9 +38,7 @@ def test_value_and_gradient_equal_the_authors(case: str, name: str) -> None:
         "cross_entropy_smooth0.1": lambda: F.cross_entropy(student, labels, label_smoothing=0.1),
         "soft_cross_entropy": lambda: soft_cross_entropy(student, reference(case, "teacher_logits")),
         "softmax_triplet": lambda: softmax_triplet(student, labels),
-        "soft_softmax_triplet": lambda: soft_softmax_triplet(
-            student, reference(case, "teacher_features"), labels
-        ),
+        "soft_softmax_triplet": lambda: soft_softmax_triplet(student, reference(case, "teacher_features"), labels),
     }[name]()
     loss.backward()
     torch.testing.assert_close(loss.detach(), reference(case, name).reshape(()), rtol=1e-9, atol=0)

@@ -34,9 +34,7 @@ def test_a_new_colour_changes_a_picture_in_its_mask_and_nowhere_else():
             other = Person(**vars(who) | {"rgb": colours})
             after = picture(PLACE, other, drawn, index, expose=False)[0]
             changed = np.abs(after - before).sum(axis=2)
-            own = np.maximum(
-                found[part], found["lower"] if part == "upper" else found[part]
-            )  # its side stripe
+            own = np.maximum(found[part], found["lower"] if part == "upper" else found[part])  # its side stripe
             own = np.maximum(own, found["skin"] if part == "hair" else own)  # brows
             assert changed[own == 0].max(initial=0) == 0, (name, part)
             assert (changed[found[part] > 0.9] > 0).all(), (name, part)

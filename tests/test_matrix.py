@@ -48,9 +48,7 @@ def test_cells_are_the_product_of_the_lists(tmp_path):
     product = GOOD | {"clusters": [10, 12], "set": {"noise_rate": [0.0, 0.4], "epochs": 3}}
     cells = read_matrix(write(tmp_path, product))
     expected = [
-        make_settings(
-            "smoke", source="plaza", target="station", method=m, seed=s, clusters=k, noise_rate=r, epochs=3
-        )
+        make_settings("smoke", source="plaza", target="station", method=m, seed=s, clusters=k, noise_rate=r, epochs=3)
         for m, s, k, r in itertools.product(("hard", "mmt"), (1, 2), (10, 12), (0.0, 0.4))
     ]
     assert [cell.settings for cell in cells] == expected and len(set(expected)) == 16
@@ -90,9 +88,7 @@ def test_what_a_method_does_not_see_makes_no_cell_of_its_own(tmp_path):
     for cell in read_matrix(write(tmp_path, product)):
         counts[cell.settings.method] += 1
     assert counts == {"direct": 1, "supervised": 1, "mmt_dbscan": 2, "mmt": 4}
-    direct = read_matrix(write(tmp_path, product))[
-        0
-    ].settings  # the same run as the suite's: it is not trained twice
+    direct = read_matrix(write(tmp_path, product))[0].settings  # the same run as the suite's: it is not trained twice
     assert direct == make_settings("smoke", source="plaza", target="station", method="direct", seed=1)
 
 
@@ -159,9 +155,7 @@ def test_keys_that_yaml_would_drop_are_refused(text, line, tmp_path):
     assert "the key seeds stands there twice" in message and f"line {line}," in message
 
 
-@pytest.mark.parametrize(
-    "text", ["tasks: [", "a: !!python/object/apply:os.system ['true']", "\x00", "- " * 3000]
-)
+@pytest.mark.parametrize("text", ["tasks: [", "a: !!python/object/apply:os.system ['true']", "\x00", "- " * 3000])
 def test_what_is_no_plain_yaml_is_refused_and_executes_nothing(text, tmp_path):
     with pytest.raises(InputError):
         read_matrix(write(tmp_path, text))
@@ -222,9 +216,7 @@ def test_the_matrices_of_the_checkout():
     assert {c.settings.seed for c in cells["miniature"]} == set(SEEDS["standard"])
     # two bounds without K, three methods with three K; four tasks and five seeds
     assert len(cells["miniature"]) == 4 * 5 * (2 + 3 * 3)
-    assert all(
-        c.profile == "standard" for c in cells["miniature"] + cells["ablations"] + cells["phase_diagram"]
-    )
+    assert all(c.profile == "standard" for c in cells["miniature"] + cells["ablations"] + cells["phase_diagram"])
 
 
 def test_the_papers_matrix_has_the_published_cells():
@@ -263,9 +255,7 @@ def test_what_the_documentation_shows_can_be_read(tmp_path):
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     matrices = [text for language, text in blocks if language == "yaml"]
     # two tasks, three seeds; hard and mmt have two K and two noise rates, direct neither
-    assert [len(read_matrix(write(tmp_path, text), check_data=False)) for text in matrices] == [
-        2 * 3 * (1 + 2 * 4)
-    ]
+    assert [len(read_matrix(write(tmp_path, text), check_data=False)) for text in matrices] == [2 * 3 * (1 + 2 * 4)]
     recipes = [ast.parse(text) for language, text in blocks if language == "python"]
     calls = [node for tree in recipes for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert any(ast.unparse(call.func) == "SLURMCluster" for call in calls)

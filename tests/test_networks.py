@@ -114,9 +114,7 @@ def test_small_network_is_small_and_its_outputs_have_the_promised_form() -> None
     maps = network.base(view)
     pooled = torch.stack([3.0 * maps[b, d].mean() for b in range(8) for d in range(128)]).reshape(8, 128)
     torch.testing.assert_close(features, pooled, rtol=1e-5, atol=1e-5)
-    neck = (pooled - pooled.mean(0)) / (
-        pooled.var(0, unbiased=False) + 1e-5
-    ).sqrt()  # its weight is 1, its bias 0
+    neck = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()  # its weight is 1, its bias 0
     torch.testing.assert_close(logits, neck @ network.classifier.weight.T, rtol=1e-3, atol=1e-5)
     embedding = network.eval()(view)
     assert embedding.shape == (8, 128)
@@ -442,9 +440,7 @@ def test_a_basic_block_is_torchvisions(channels: int, planes: int, stride: int) 
     from torchvision.models.resnet import BasicBlock
 
     blocks = [backbones.BasicBlock(channels, planes, stride, norm_layer=nn.BatchNorm2d)]
-    blocks.append(
-        BasicBlock(channels, planes, stride, copy.deepcopy(blocks[0].downsample), norm_layer=nn.BatchNorm2d)
-    )
+    blocks.append(BasicBlock(channels, planes, stride, copy.deepcopy(blocks[0].downsample), norm_layer=nn.BatchNorm2d))
     blocks[1].load_state_dict(blocks[0].state_dict())
     x = torch.randn(4, channels, 8, 6)
     outputs = []

@@ -99,9 +99,7 @@ def test_the_interval_covers_the_lift_of_the_clusters_that_were_drawn_from() -> 
     for _ in range(60):
         labels = np.repeat(np.arange(80), 6)
         pids = labels * 2 + rng.integers(0, 2, len(labels))
-        key = np.where(
-            rng.random(80)[labels] < 0.3, labels, 1000 + np.arange(len(labels))
-        )  # 30 % of the clusters
+        key = np.where(rng.random(80)[labels] < 0.3, labels, 1000 + np.arange(len(labels)))  # 30 % of the clusters
         row = false_merges(labels, pids, [Cause("key", key)], draws=300, seed=2).iloc[0]
         hits += row["low"] <= 0.3 / row["base"] <= row["high"]
     assert 50 <= hits < 60

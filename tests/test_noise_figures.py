@@ -39,9 +39,7 @@ def test_heatmap_holds_the_people_of_the_most_mixed_clusters(case) -> None:
     labels, pids, _, _ = case
     ax = figures.contingency_heatmap(labels, pids, clusters=4, people=5)
     worst = cluster_table(labels, pids).head(4)
-    named = [
-        f"cluster {c}\n{n} images, {p} people" for c, n, p in worst[["cluster", "size", "people"]].to_numpy()
-    ]
+    named = [f"cluster {c}\n{n} images, {p} people" for c, n, p in worst[["cluster", "size", "people"]].to_numpy()]
     assert [text.get_text() for text in ax.get_yticklabels()] == named and len(ax.get_xticklabels()) == 5
     texts = []
     for cluster in worst["cluster"]:
@@ -65,9 +63,7 @@ def test_worst_merges_and_splits_frame_people_and_clusters(case) -> None:
     split = figures.worst_splits(images, labels, pids, camids, rows=1, columns=9)
     pid = int(split.axes[0].texts[0].get_text().split()[1])
     shown = [ax.get_title() for ax in split.axes[1:] if ax.images]
-    expected = sorted(
-        zip(labels[pids == pid].tolist(), camids[pids == pid].tolist()), key=lambda pair: pair[0]
-    )
+    expected = sorted(zip(labels[pids == pid].tolist(), camids[pids == pid].tolist()), key=lambda pair: pair[0])
     assert shown == [f"{k if k >= 0 else '–'} c{c + 1}" for k, c in expected]
 
 
@@ -77,11 +73,7 @@ def test_image_groups_show_the_images_themselves() -> None:
     groups = {"a": np.array([True, True, False])}
     figure = figures.image_groups(images, groups, np.array([1, 0, 0]), np.zeros(3, dtype=int), columns=3)
     first, second, rest = figure.axes[1:4]
-    assert (
-        first.images[0].get_array().min() == 255
-        and second.images[0].get_array().max() == 0
-        and not rest.images
-    )
+    assert first.images[0].get_array().min() == 255 and second.images[0].get_array().max() == 0 and not rest.images
     assert first.get_title() == "0 c1" and second.get_title() == "1 c1"
     figure = figures.image_groups(images, groups, np.zeros(3, dtype=int), np.zeros(3, dtype=int), columns=3)
     assert figure.axes[1].get_title() == "", "the row's title says it all"

@@ -26,9 +26,7 @@ def loop_quality(labels: np.ndarray, pids: np.ndarray) -> dict[str, float]:
     together = sum(labels[i] == labels[j] and pids[i] == pids[j] for i, j in pairs)
     clustered = sum(labels[i] == labels[j] for i, j in pairs)
     same = sum(pids[i] == pids[j] for i, j in pairs)
-    pure = sum(
-        max(Counter(pids[i] for i in kept if labels[i] == k).values()) for k in {labels[i] for i in kept}
-    )
+    pure = sum(max(Counter(pids[i] for i in kept if labels[i] == k).values()) for k in {labels[i] for i in kept})
     precision, recall = together / clustered, together / same
     return {
         "purity": pure / len(kept),
@@ -51,9 +49,7 @@ def test_quality_equals_a_loop_over_pairs(seed: int) -> None:
 def test_quality_of_a_perfect_and_of_a_useless_clustering() -> None:
     pids = np.repeat(np.arange(10), 4)
     assert label_quality(pids[::-1].copy(), pids[::-1]) == {
-        **dict.fromkeys(
-            ("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1"), 1.0
-        ),
+        **dict.fromkeys(("nmi", "ari", "purity", "pairwise_precision", "pairwise_recall", "pairwise_f1"), 1.0),
         "noise_share": 0.0,
     }
     one = label_quality(np.zeros(40, dtype=int), pids)
@@ -118,9 +114,7 @@ def test_flow_keeps_as_many_images_in_place_as_any_matching_could(seed: int) -> 
     ]
     labelled = int(((before >= 0) | (after >= 0)).sum())
     assert flow.stay_share == pytest.approx(max(stays) / labelled)
-    assert flow.table.tolist() == [
-        [int(((before == i) & (after == j)).sum()) for j in flow.after] for i in flow.before
-    ]
+    assert flow.table.tolist() == [[int(((before == i) & (after == j)).sum()) for j in flow.after] for i in flow.before]
     kept = (flow.renamed == before) & (before >= 0)
     assert kept.sum() == max(stays)
     assert np.array_equal(flow.renamed < 0, after < 0)

@@ -30,9 +30,7 @@ def dataset(suite_home):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return save_network(
-        build_network("small", 5, seed=0), tmp_path_factory.mktemp("net") / "network_1.safetensors"
-    )
+    return save_network(build_network("small", 5, seed=0), tmp_path_factory.mktemp("net") / "network_1.safetensors")
 
 
 @pytest.fixture
@@ -67,9 +65,7 @@ def test_page_of_a_run(run, dataset, tmp_path, flat_map) -> None:
     assert np.abs(subject.features - made_from).max() < 1e-5
     page = write_noise_page(subject, tmp_path / "noise", "mmt noise --run somewhere")
     numbers = read_json(tmp_path / "noise" / "noise.json")
-    assert numbers["truth"]["label_quality"] == pytest.approx(
-        label_quality(subject.epochs[-1], dataset.train.pids)
-    )
+    assert numbers["truth"]["label_quality"] == pytest.approx(label_quality(subject.epochs[-1], dataset.train.pids))
     flow = label_flow(subject.epochs[1], subject.epochs[2])
     assert numbers["stability"][1]["stay_share"] == pytest.approx(flow.stay_share) and flow.split == 1
     assert [record["epoch"] for record in numbers["truth"]["transitions"]] == [1, 2, 3]
@@ -88,9 +84,7 @@ def test_page_of_a_run(run, dataset, tmp_path, flat_map) -> None:
 @pytest.mark.skipif(CHROMIUM is None or not figures.can_hover(), reason="Chromium or Bokeh is not installed")
 def test_the_map_to_explore_opens_beside_the_page(run, dataset, tmp_path, flat_map) -> None:
     page = write_noise_page(subject_of_run(run), tmp_path / "noise", "")
-    link = visit(
-        page, "return document.querySelector('a[href$=\".html\"]').getAttribute('href')", tmp_path / "profile"
-    )
+    link = visit(page, "return document.querySelector('a[href$=\".html\"]').getAttribute('href')", tmp_path / "profile")
     script = "const d = Bokeh.documents[0].get_model_by_name('shown').data; return [d.name.length, d.name[0]]"
     told = visit(page.parent / link["value"], script, tmp_path / "profile")
     assert link["errors"] == told["errors"] == told["refused"] == told["images"] == []
@@ -138,9 +132,7 @@ def test_labels_of_some_images_are_enough(dataset, checkpoint, tmp_path, flat_ma
     assert truth["images"] == 40
     expected = label_quality(subject.epochs[0][:40], dataset.train.pids[:40])
     assert truth["label_quality"] == pytest.approx(expected)
-    assert "same upper colour" not in {row["cause"] for row in truth["false_merges"]}, (
-        "nobody wrote that down"
-    )
+    assert "same upper colour" not in {row["cause"] for row in truth["false_merges"]}, "nobody wrote that down"
     table.write_text("path,pid\nnobody.jpg,3\n")
     with pytest.raises(InputError, match="1 images that are not in"):
         subject_of_images(str(folder), checkpoint, SETTINGS, labels=table)

@@ -54,9 +54,7 @@ def sections(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
     """Cells by the second-level heading above them, cut where a cell holds several; "" is before the first."""
     found: dict[str, list[NotebookNode]] = {"": []}
     for cell in notebook.cells:
-        pieces = (
-            re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
-        )
+        pieces = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
         for piece in filter(None, pieces):
             if cell.cell_type == "markdown" and (heading := re.match(r"## +(.+)", piece)):
                 found[heading[1].strip()] = []
@@ -79,11 +77,7 @@ def complaints_file(path: Path, notebook: NotebookNode) -> list[str]:
     ids = [cell.get("id", "") for cell in notebook.cells]
     found += [f"cell id {name!r} occurs twice" for name, count in Counter(ids).items() if count > 1]
     pattern = rf"s?{path.name[:2]}-[a-z0-9-]+"
-    found += [
-        f"cell id {name!r} is not stable, expected {pattern}"
-        for name in ids
-        if not re.fullmatch(pattern, name)
-    ]
+    found += [f"cell id {name!r} is not stable, expected {pattern}" for name in ids if not re.fullmatch(pattern, name)]
     return found
 
 
@@ -104,13 +98,9 @@ def complaints_parameters(path: Path, notebook: NotebookNode) -> list[str]:
             ast.literal_eval(match[3])
     if names[:2] != ["profile", "out"]:
         found.append(f"parameters {names}, expected profile and out first")
-    following = next(
-        (cell.source for cell in notebook.cells[tagged[0] + 1 :] if cell.cell_type == "code"), ""
-    )
+    following = next((cell.source for cell in notebook.cells[tagged[0] + 1 :] if cell.cell_type == "code"), "")
     if f'lesson = lessons.begin("{path.stem}", globals())' not in following.splitlines():
-        found.append(
-            "the code cell after the parameters does not begin the lesson under the notebook's own name"
-        )
+        found.append("the code cell after the parameters does not begin the lesson under the notebook's own name")
     code = "".join(code_cells(notebook))
     if not any(f"lesson.{use}" in code for use in ("settings(", "runs(", "out)")):
         found.append("nothing reads the lesson's settings, runs or folder")
@@ -134,14 +124,9 @@ def complaints_length(notebook: NotebookNode) -> list[str]:
 def complaints_width(notebook: NotebookNode) -> list[str]:
     """No line of code is cut off on a page."""
     lines = (
-        (cell.id, line)
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for line in cell.source.splitlines()
+        (cell.id, line) for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines()
     )
-    return [
-        f"{name}: {len(line)} columns, at most {WIDEST}: {line}" for name, line in lines if len(line) > WIDEST
-    ]
+    return [f"{name}: {len(line)} columns, at most {WIDEST}: {line}" for name, line in lines if len(line) > WIDEST]
 
 
 def complaints_budgets(notebook: NotebookNode) -> list[str]:
@@ -174,22 +159,16 @@ def complaints_anatomy(path: Path, notebook: NotebookNode) -> list[str]:
     if "Needs" not in head or missing:
         found.append(f"needs or time per profile missing: {missing}")
     numbered = [title for title in parts if re.match(r"\d+\. ", title)]
-    if not 3 <= len(numbered) <= 5 or [int(t.split(".")[0]) for t in numbered] != list(
-        range(1, len(numbered) + 1)
-    ):
+    if not 3 <= len(numbered) <= 5 or [int(t.split(".")[0]) for t in numbered] != list(range(1, len(numbered) + 1)):
         found.append(f"numbered sections {numbered}, expected 3 to 5 of them in order")
     for title in numbered:
-        if not any(
-            re.search(r"^\s*assert ", c.source, flags=re.M) for c in parts[title] if c.cell_type == "code"
-        ):
+        if not any(re.search(r"^\s*assert ", c.source, flags=re.M) for c in parts[title] if c.cell_type == "code"):
             found.append(f"section {title!r} asserts nothing")
     order = [title for title in parts if title in ("Summary", "Exercises", "References")]
     if order != ["Summary", "Exercises", "References"] or list(parts)[-3:] != order:
         found.append(f"the notebook ends with {list(parts)[-3:]}, expected Summary, Exercises, References")
         return found
-    codes = [
-        c for c in notebook.cells if c.cell_type == "code" and "exercise" not in c.metadata.get("tags", [])
-    ]
+    codes = [c for c in notebook.cells if c.cell_type == "code" and "exercise" not in c.metadata.get("tags", [])]
     after = [c for t in order for c in parts[t] if c.id in {code.id for code in codes}]
     if "lesson.record(" not in codes[-1].source or after:
         found.append("the last code cell, before the summary, does not record the results")
@@ -215,23 +194,17 @@ def complaints_code(notebook: NotebookNode) -> list[str]:
         names = [ast.unparse(call.func) for call in calls]
         drawn = [n for n in names if re.fullmatch(r"figures\.\w+|plt\.\w+", n) and n not in NO_FIGURES]
         if drawn and not {"figures.show", "figures.show_gif"} & set(names):
-            found.append(
-                f"{cell.id}: draws ({', '.join(drawn)}) and does not call figures.show in the same cell"
-            )
+            found.append(f"{cell.id}: draws ({', '.join(drawn)}) and does not call figures.show in the same cell")
         for call, name in zip(calls, names):
             alt = next((word.value for word in call.keywords if word.arg == "alt"), None)
             if isinstance(alt, ast.Name):  # alt = "..." on a line of its own
-                values = {
-                    ast.unparse(n.targets[0]): n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)
-                }
+                values = {ast.unparse(n.targets[0]): n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)}
                 alt = values.get(alt.id)
             if name in ("figures.show", "figures.show_gif") and (alt is None or len(ast.unparse(alt)) < 30):
                 found.append(f"{cell.id}: a figure without an alt text that says what it shows")
             if name in ("plt.show", "display"):
                 found.append(f"{cell.id}: {name}() shows a figure without an alt text")
-        found += [
-            f"{cell.id}: star import" for n in ast.walk(tree) if isinstance(n, ast.alias) and n.name == "*"
-        ]
+        found += [f"{cell.id}: star import" for n in ast.walk(tree) if isinstance(n, ast.alias) and n.name == "*"]
     if len(functions) > 1:
         found.append(f"defines {[f.name for f in functions]}: at most one, the key idea")
     found += [f"{f.name} has over 15 lines" for f in functions if f.end_lineno - f.lineno > 15]
@@ -255,16 +228,12 @@ def complaints_links(path: Path, notebook: NotebookNode) -> list[str]:
 def complaints_solution(path: Path, notebook: NotebookNode) -> list[str]:
     """One section per exercise of the lesson, each with a claim that is asserted; a link back."""
     lesson = read(FOLDER / path.name)
-    exercises = re.findall(
-        r"^(\d+)\. ", "\n".join(c.source for c in sections(lesson)["Exercises"]), flags=re.M
-    )
+    exercises = re.findall(r"^(\d+)\. ", "\n".join(c.source for c in sections(lesson)["Exercises"]), flags=re.M)
     parts = sections(notebook)
     solved = {m[1]: cells for title, cells in parts.items() if (m := re.match(r"Exercise (\d+)", title))}
     found = [f"exercise {number} has no section" for number in exercises if number not in solved]
     for number, cells in solved.items():
-        if not any(
-            re.search(r"^\s*assert ", cell.source, flags=re.M) for cell in cells if cell.cell_type == "code"
-        ):
+        if not any(re.search(r"^\s*assert ", cell.source, flags=re.M) for cell in cells if cell.cell_type == "code"):
             found.append(f"exercise {number} asserts nothing")
     if f"](../{path.name})" not in str(notebook):
         found.append("no link back to the lesson")
@@ -283,9 +252,7 @@ def test_there_are_notebooks():
 def test_form_of_every_notebook(path):
     notebook = read(path)
     nbformat.validate(notebook)
-    rules = (
-        complaints_file(path, notebook) + complaints_parameters(path, notebook) + complaints_code(notebook)
-    )
+    rules = complaints_file(path, notebook) + complaints_parameters(path, notebook) + complaints_code(notebook)
     assert rules + complaints_links(path, notebook) == []
 
 
@@ -313,9 +280,7 @@ def test_no_function_is_defined_twice():
     where = Counter()
     for path in NOTEBOOKS:
         for source in code_cells(read(path)):
-            where.update(
-                n.name for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-            )
+            where.update(n.name for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
     for path in Path(mmtlib.__file__).parent.rglob("*.py"):
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         names = {n.name for n in tree if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
@@ -330,12 +295,8 @@ def damaged(change) -> list[str]:
     path = LESSONS[0]
     notebook = copy.deepcopy(read(path))
     change(notebook)
-    rules = (
-        complaints_file(path, notebook) + complaints_parameters(path, notebook) + complaints_code(notebook)
-    )
-    rules += (
-        complaints_anatomy(path, notebook) + complaints_budgets(notebook) + complaints_links(path, notebook)
-    )
+    rules = complaints_file(path, notebook) + complaints_parameters(path, notebook) + complaints_code(notebook)
+    rules += complaints_anatomy(path, notebook) + complaints_budgets(notebook) + complaints_links(path, notebook)
     return rules + complaints_length(notebook) + complaints_width(notebook)
 
 
@@ -365,9 +326,7 @@ DAMAGES = {
     "occurs twice": lambda nb: nb.cells[0].update(id=nb.cells[1].id),
     "metadata of a tool": lambda nb: nb.metadata.update(papermill={}),
     "tagged `parameters`": lambda nb: nb.cells[index_of(nb, "profile: str")].metadata.update(tags=[]),
-    "is not `name: type = value  # help`": lambda nb: replace(
-        nb, 'out: str = ""', "out: str = str()  # a = b"
-    ),
+    "is not `name: type = value  # help`": lambda nb: replace(nb, 'out: str = ""', "out: str = str()  # a = b"),
     "does not begin the lesson": lambda nb: replace(nb, "globals())", "{})"),
     "a code cell has 31 lines": lambda nb: insert(nb, long_cell(31)),
     "words for": lambda nb: insert(

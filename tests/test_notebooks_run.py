@@ -117,9 +117,7 @@ def test_unknown_injected_parameter_is_refused_in_the_notebook(smoke, tmp_path):
 
     given = {"profil": "smoke", "out": str(smoke)}
     with pytest.raises(PapermillExecutionError, match="unknown notebook parameter.*profil"):
-        papermill.execute_notebook(
-            FIRST, tmp_path / FIRST.name, given, kernel_name="python3", progress_bar=False
-        )
+        papermill.execute_notebook(FIRST, tmp_path / FIRST.name, given, kernel_name="python3", progress_bar=False)
 
 
 def test_a_copy_is_fresh_until_its_notebook_or_the_library_changes(tmp_path):

@@ -84,11 +84,7 @@ def test_a_labelled_folder_is_scored_and_is_a_source_too(collection, out):
     result = run(make_settings("smoke", target=table, **one), out).result
     assert 0 < result["mAP"] <= 100 and 0 < result["label_quality"]["last"]["purity"] <= 1
     assert all(gb > 0.05 for gb in result["peak_memory"].values()), "PyTorch alone takes more"
-    assert (
-        set(result["peak_memory"])
-        == set(result["seconds"])
-        == {"source", "cluster", "train", "extract", "score"}
-    )
+    assert set(result["peak_memory"]) == set(result["seconds"]) == {"source", "cluster", "train", "extract", "score"}
     direct = SHORT | {"method": "direct"}
     assert run(make_settings("smoke", source=table, target="station", **direct), out).result["mAP"] > 0
 
@@ -140,9 +136,7 @@ def test_a_link_out_of_the_folder_is_refused(collection, out, tmp_path, capsys):
 
 def test_data_that_a_method_cannot_use(collection):
     plain = str(collection / "photos")
-    assert "supervised needs labels" in refused(
-        make_settings("smoke", target=plain, method="supervised", **SHORT)
-    )
+    assert "supervised needs labels" in refused(make_settings("smoke", target=plain, method="supervised", **SHORT))
     assert "a source needs 2" in refused(make_settings("smoke", source=plain))
     assert "K 9999" in refused(make_settings("smoke", clusters=9999))
     for method in ("direct_camera_bn", "hard_camera_norm"):
@@ -162,9 +156,7 @@ def test_queries_that_can_never_be_scored_are_found_first(collection, tmp_path):
 def test_everything_found_is_said_at_once(collection, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [name])
     said = refused(make_settings("paper", source=str(collection / "photos"), imagenet="/no/weights.pth"))
-    assert (
-        "a source needs 2" in said and "/no/weights.pth" in said and "pip uninstall --yes faiss-cpu" in said
-    )
+    assert "a source needs 2" in said and "/no/weights.pth" in said and "pip uninstall --yes faiss-cpu" in said
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "ibn-resnet50"])

@@ -83,9 +83,7 @@ def numbers(draw, shape: tuple[int, ...], kinds: str = "fdeib", largest: float =
         array = np.rint(array / largest * 8)
     if len(shape) == 2 and shape[0] > 1 and draw(st.booleans()):
         array[rng.integers(shape[0])] = array[rng.integers(shape[0])]
-    kind = {"f": "float32", "d": "float64", "e": "float16", "i": "int64", "b": "int8"}[
-        draw(st.sampled_from(kinds))
-    ]
+    kind = {"f": "float32", "d": "float64", "e": "float16", "i": "int64", "b": "int8"}[draw(st.sampled_from(kinds))]
     return np.asarray(array.clip(-100, 100) if kind in ("float16", "int8") else array).astype(kind)
 
 
@@ -119,9 +117,7 @@ def identities(draw, size: int, *, least: int = -1, most: int = 4, kinds: str = 
 
 
 def array_of(values: Any) -> np.ndarray:
-    return (
-        values.double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values).astype(np.float64)
-    )
+    return values.double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values).astype(np.float64)
 
 
 # Clustering and search
@@ -138,9 +134,7 @@ def test_kmeans_labels_are_a_partition_with_its_means(data):
     assert centres.shape == (k, x.shape[1]) and centres.dtype in (np.float32, np.float64)
     for label, centre in enumerate(centres):
         members = array_of(x)[labels == label]
-        assert np.allclose(
-            members.mean(axis=0), centre, rtol=1e-3, atol=1e-3 * max(1e-6, np.abs(array_of(x)).max())
-        )
+        assert np.allclose(members.mean(axis=0), centre, rtol=1e-3, atol=1e-3 * max(1e-6, np.abs(array_of(x)).max()))
 
 
 @given(st.data())
@@ -171,9 +165,7 @@ def test_dbscan_labels_are_a_partition(x, k1, eps, min_samples):
     cores = (dense <= eps).sum(axis=1) >= min_samples
     assert (labels[cores] >= 0).all(), "a core image is never noise"
     near = (dense <= eps) & cores[:, None] & cores[None]
-    assert (labels[np.nonzero(near)[0]] == labels[np.nonzero(near)[1]]).all(), (
-        "cores within eps share a label"
-    )
+    assert (labels[np.nonzero(near)[0]] == labels[np.nonzero(near)[1]]).all(), "cores within eps share a label"
     assert all((dense[i] <= eps)[cores].any() for i in np.flatnonzero(labels >= 0)), "others touch a core"
 
 
@@ -205,11 +197,7 @@ def retrieval_ids(draw, queries: int, gallery: int) -> tuple:
 
 def check_scores(scores: Any, queries: int) -> None:
     assert 0 <= scores.mean_ap <= 1 and 1 <= scores.num_scored <= queries
-    assert (
-        len(scores.cmc) == 50
-        and (np.diff(scores.cmc) >= 0).all()
-        and 0 <= scores.cmc[0] <= scores.cmc[-1] <= 1
-    )
+    assert len(scores.cmc) == 50 and (np.diff(scores.cmc) >= 0).all() and 0 <= scores.cmc[0] <= scores.cmc[-1] <= 1
     assert (np.isnan(scores.average_precisions) == (scores.first_match_ranks == 0)).all()
 
 
@@ -268,9 +256,7 @@ def batch(draw) -> tuple:
     largest = draw(st.sampled_from([0.0, 1e-20, 1e-4, 1.0, 100.0, 1e6]))
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
     arrays = [draw(numbers((b, d), "fd", largest=largest or 1.0)) * (largest > 0) for _ in range(2)]
-    tensors = [
-        as_form(a.astype(np.float64), draw(st.sampled_from(["tensor", "transposed tensor"]))) for a in arrays
-    ]
+    tensors = [as_form(a.astype(np.float64), draw(st.sampled_from(["tensor", "transposed tensor"]))) for a in arrays]
     tensors = [t.clamp(-1e4, 1e4).to(dtype) if dtype == torch.float16 else t.to(dtype) for t in tensors]
     pids = torch.tensor(np.asarray(draw(identities(b, least=0, kinds="i"))))
     assume(len(pids.unique()) > 1)
@@ -335,9 +321,7 @@ def test_forward_passes_have_the_promised_shapes(width, classes, height, columns
     outputs, shapes = (
         (found, [(images, 8 * width), (images, classes)]) if training else ([found], [(images, 8 * width)])
     )
-    assert [tuple(out.shape) for out in outputs] == shapes and all(
-        bool(torch.isfinite(o).all()) for o in outputs
-    )
+    assert [tuple(out.shape) for out in outputs] == shapes and all(bool(torch.isfinite(o).all()) for o in outputs)
     if not training:
         lengths = found.norm(dim=1)
         assert bool((((lengths - 1).abs() < 1e-4) | (lengths < 1e-6)).all())
@@ -419,9 +403,7 @@ def test_odd_arrays_are_refused_or_served(name, data):
     st.lists(st.integers(0, 4), max_size=2),
 )
 def test_losses_refuse_shapes_that_do_not_fit(name, x, y, pids):
-    loss = refusal(
-        lambda: LOSSES[name](torch.ones(x), torch.ones(y), torch.arange(math.prod(pids)).reshape(pids))
-    )
+    loss = refusal(lambda: LOSSES[name](torch.ones(x), torch.ones(y), torch.arange(math.prod(pids)).reshape(pids)))
     assert loss is None or bool(torch.isfinite(loss))
 
 
@@ -488,9 +470,7 @@ def repr_yaml(value: Any) -> bytes:
     return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
 
 
-@given(
-    st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda t: t.encode("utf-8", "surrogatepass")))
-)
+@given(st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda t: t.encode("utf-8", "surrogatepass"))))
 def test_json_files_are_read_or_refused(content):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "a.json")
@@ -581,11 +561,7 @@ def test_folders_are_read_whole_or_refused(layout, data):
 @functools.cache
 def image(kind: str) -> bytes:
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
-    pixels = (
-        pixels.convert({"GIF": "P", "TIFF": "I;16"}.get(kind, "RGB"))
-        if kind != "TIFF"
-        else pixels.convert("L")
-    )
+    pixels = pixels.convert({"GIF": "P", "TIFF": "I;16"}.get(kind, "RGB")) if kind != "TIFF" else pixels.convert("L")
     buffer = io.BytesIO()
     pixels.save(buffer, kind)
     return buffer.getvalue()

@@ -72,13 +72,7 @@ def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "memorised":
         found = pd.DataFrame([r | r["memorisation"] for r in results("phase_diagram") if r["memorisation"]])
         found["task"] = [str(config["noise_rate"]) for config in found["config"]]
-        return (
-            found.groupby(["task", "method"])[["right", "wrong"]]
-            .mean()
-            .mul(100)
-            .reset_index()
-            .to_dict("records")
-        )
+        return found.groupby(["task", "method"])[["right", "wrong"]].mean().mul(100).reset_index().to_dict("records")
     if kind == "labels":
         return tables.label_quality(results("standard")).to_dict("records")
     if kind == "where_it_looks":
@@ -114,8 +108,7 @@ def value(source: str) -> float:
         found = [
             row
             for row in rows(kind)
-            if (f"{row['source']}→{row['target']}", row["method"], row["backbone"])
-            == (task, method, "resnet50")
+            if (f"{row['source']}→{row['target']}", row["method"], row["backbone"]) == (task, method, "resnet50")
             and row["reported_in"].startswith(report)
             and (k is None or row["clusters"] == int(k))
         ]
@@ -171,9 +164,7 @@ def complaints(cell) -> list[str]:
     for source, said in cell.metadata.get("verdicts", {}).items():
         if (true := side(source)) != said:
             found.append(f"{cell.id}: the text takes {source} as {said}, it is {true}")
-    return found + [
-        f"{cell.id}: {text} has a source and is not in the text" for text, n in used.items() if not n
-    ]
+    return found + [f"{cell.id}: {text} has a source and is not in the text" for text, n in used.items() if not n]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])

@@ -58,9 +58,7 @@ def write_msmt(root: Path, train: str = "train", test: str = "test") -> Path:
         root.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("\n".join(lines) + "\n")
         for line in lines:
-            write_image(
-                root / (train if name in ("list_train.txt", "list_val.txt") else test) / line.split()[0]
-            )
+            write_image(root / (train if name in ("list_train.txt", "list_val.txt") else test) / line.split()[0])
     return root
 
 
@@ -263,9 +261,7 @@ def test_fingerprint_follows_the_content_not_the_place(tmp_path):
 
 def test_unscorable_queries_are_named_with_the_reason():
     def split(*rows):
-        return Split(
-            tuple(f"{i}.jpg" for i in range(len(rows))), *(np.array(v, np.int64) for v in zip(*rows))
-        )
+        return Split(tuple(f"{i}.jpg" for i in range(len(rows))), *(np.array(v, np.int64) for v in zip(*rows)))
 
     query = split((1, 0), (2, 0), (3, 1), (-1, 0), (4, 2))
     gallery = split((1, 0), (1, 1), (2, 0), (2, 0), (-1, 3), (4, 0))
@@ -278,9 +274,7 @@ def test_check_holds_market_against_its_published_numbers(tmp_path, monkeypatch)
     root = write_boxes(tmp_path / "Market-1501", MARKET)
     report = check_dataset(root)
     assert not report.ok
-    assert (
-        report.images == (3, 2, 4) and report.identities == (2, 2, 3) and report.junk == 1
-    )  # junk not counted
+    assert report.images == (3, 2, 4) and report.identities == (2, 2, 3) and report.junk == 1  # junk not counted
     assert report.cameras == 5
     assert "train holds 3 images; published are 12,936" in report.problems
     assert "5 cameras; published are 6" in report.problems

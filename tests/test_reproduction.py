@@ -32,10 +32,7 @@ def result(method: str, seed: int, score: float, **changes) -> dict:
     settings = make_settings("quick", method=method, seed=seed, **changes)
     clusters = METHODS[method].labels == "clusters"
     return {
-        **{
-            name: getattr(settings, name)
-            for name in ("method", "source", "target", "seed", "clusters", "backbone")
-        },
+        **{name: getattr(settings, name) for name in ("method", "source", "target", "seed", "clusters", "backbone")},
         "profile": "quick",
         **{"mAP": score, "top1": score + 1, "top5": score + 5, "top10": score + 10},
         "epochs": 2,
@@ -53,11 +50,7 @@ def result(method: str, seed: int, score: float, **changes) -> dict:
 
 
 def write_run(out: Path, run: dict, name: str = "") -> Path:
-    folder = (
-        out
-        / "cache"
-        / (name or f"{run['method']}-{run['seed']}-{run['clusters']}-{Path(run['target']).name}")
-    )
+    folder = out / "cache" / (name or f"{run['method']}-{run['seed']}-{run['clusters']}-{Path(run['target']).name}")
     folder.mkdir(parents=True)
     epochs = [
         {
@@ -75,9 +68,7 @@ def write_run(out: Path, run: dict, name: str = "") -> Path:
 
 
 def three_seeds(**scores: tuple[float, float, float]) -> list[dict]:
-    return [
-        result(method, seed, s) for method, values in scores.items() for seed, s in enumerate(values, start=1)
-    ]
+    return [result(method, seed, s) for method, values in scores.items() for seed, s in enumerate(values, start=1)]
 
 
 RESULTS = three_seeds(
@@ -121,9 +112,7 @@ def test_other_settings_are_other_rows_and_never_more_seeds():
 
 
 def test_where_the_profile_has_changed_since_the_commonest_settings_count_as_unchanged():
-    results = [
-        result(m, seed, 50.0, alpha=0.9, lr=lr) for m, lr in (("mmt", 0.5), ("hard", 0.25)) for seed in (1, 2)
-    ]
+    results = [result(m, seed, 50.0, alpha=0.9, lr=lr) for m, lr in (("mmt", 0.5), ("hard", 0.25)) for seed in (1, 2)]
     results.append(result("mmt", 1, 40.0, alpha=0.8, lr=0.5))
     rows = tables.table(results)
     assert [(row.method, row.variant) for row in rows.itertuples()] == [
@@ -167,9 +156,7 @@ def test_paired_interval_is_students_t_by_hand():
     row = paired(RESULTS, "mmt", "hard").iloc[0]
     # differences 1, 2, 6: mean 3, sd √7; t(0.975, 2 degrees) = 4.302653, times √7 / √3 = 6.572411 (normal: 2.99)
     assert (row["n"], row["mean"]) == (3, pytest.approx(3)) and row["sd"] == pytest.approx(7**0.5)
-    assert row["low"] == pytest.approx(3 - 6.572411, abs=1e-5) and row["high"] == pytest.approx(
-        3 + 6.572411, abs=1e-5
-    )
+    assert row["low"] == pytest.approx(3 - 6.572411, abs=1e-5) and row["high"] == pytest.approx(3 + 6.572411, abs=1e-5)
 
 
 def test_pairs_agree_in_task_seed_and_k():
@@ -274,24 +261,16 @@ def test_a_difference_is_told_beside_the_committed_one():
     assert findings.beside(near, far, "mmt", "hard").endswith("3 pairs); the intervals lie apart")
     assert findings.beside(far, near, "mmt", "hard").endswith("the intervals lie apart")
     assert findings.beside(scored(9.0), near, "mmt", "hard").endswith("3 pairs)")  # one pair has no interval
-    assert findings.beside([result("hard", 1, 50.0)], near, "mmt", "hard").startswith(
-        "MMT − hard labels: not run"
-    )
+    assert findings.beside([result("hard", 1, 50.0)], near, "mmt", "hard").startswith("MMT − hard labels: not run")
 
 
 def test_deviations_follow_the_settings():
     quick = dict(deviations([result("mmt", 1, 60.0)]))
-    assert any("64 × 32" in text for text in quick.values()) and any(
-        "side by side" in text for text in quick.values()
-    )
+    assert any("64 × 32" in text for text in quick.values()) and any("side by side" in text for text in quick.values())
     assert any("α = 0.99," in text for text in quick.values())
-    authors = make_settings(
-        "paper", source="/data/market", target="/data/duke", imagenet="cache", precision="float32"
-    )
+    authors = make_settings("paper", source="/data/market", target="/data/duke", imagenet="cache", precision="float32")
     paper = dict(deviations([{"config": authors.to_dict()}]))
-    assert (
-        len(paper) < 4 and len(DEVIATIONS) in paper
-    )  # the last one, the epoch that is reported, always holds
+    assert len(paper) < 4 and len(DEVIATIONS) in paper  # the last one, the epoch that is reported, always holds
     assert all("{" not in text for text in (quick | paper).values())
 
 
@@ -302,12 +281,9 @@ def test_published_results_are_carried_with_their_sources():
     )
     assert row.query("backbone == 'resnet50'")["mAP"].item() == 71.2
     assert (
-        published["reported_in"].str.contains("Ge et al., ICLR 2020").any()
-        and published["reported_in"].notna().all()
+        published["reported_in"].str.contains("Ge et al., ICLR 2020").any() and published["reported_in"].notna().all()
     )
-    theirs = published[
-        published["reported_in"].str.startswith("TLlib") & (published["target"] == "Market-1501")
-    ]
+    theirs = published[published["reported_in"].str.startswith("TLlib") & (published["target"] == "Market-1501")]
     gap = theirs[theirs["source"] == "DukeMTMC-reID"].set_index("method")["gap"]
     # direct 31.4, bound 86.1: (59.5 − 31.4) / 54.7, (80.0 − 31.4) / 54.7
     assert gap["hard labels (k-means)"] == pytest.approx(51.371, abs=1e-3)

@@ -79,9 +79,7 @@ def test_learning_rates_are_those_that_the_searches_chose(search: str) -> None:
             assert row["seed"] > 5, "a reported seed"
             scores.setdefault((row["method"], row["lr"]), []).append(row["mAP"])
     for method in SEARCHES[search]:
-        tried = {
-            lr: sum(values) for (name, lr), values in scores.items() if name == method and len(values) == 3
-        }
+        tried = {lr: sum(values) for (name, lr), values in scores.items() if name == method and len(values) == 3}
         best = max(tried, key=tried.get)
         assert METHOD_LR.get(method, Settings().lr) == best
         assert search == "rows" or min(tried) < best < max(tried), (

@@ -20,14 +20,11 @@ CASES = ["case0", "case1", "case2"]
 
 def ids_of(case: str) -> tuple[np.ndarray, ...]:
     return tuple(
-        REFERENCE[f"{case}_{name}"]
-        for name in ("query_ids", "gallery_ids", "query_cameras", "gallery_cameras")
+        REFERENCE[f"{case}_{name}"] for name in ("query_ids", "gallery_ids", "query_cameras", "gallery_cameras")
     )
 
 
-def random_ids(
-    rng: np.random.Generator, queries: int, gallery: int, people: int = 6
-) -> tuple[np.ndarray, ...]:
+def random_ids(rng: np.random.Generator, queries: int, gallery: int, people: int = 6) -> tuple[np.ndarray, ...]:
     """Identities from −1 (junk, gallery only) and 0 (distractors) up, three cameras."""
     return (
         rng.integers(1, people, queries),
@@ -73,9 +70,7 @@ def test_scores_of_distances_equal_the_authors(case: str) -> None:
         np.testing.assert_allclose(scores.cmc[:20], REFERENCE[f"{case}_cmc"], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("queries", "gallery", "levels"), [(1, 2, 3), (7, 40, 4), (60, 90, 12), (33, 200, 10**9)]
-)
+@pytest.mark.parametrize(("queries", "gallery", "levels"), [(1, 2, 3), (7, 40, 4), (60, 90, 12), (33, 200, 10**9)])
 def test_counting_equals_the_definition(queries: int, gallery: int, levels: int) -> None:
     """Few levels make many equal distances; 10⁹ make practically none."""
     rng = np.random.default_rng(gallery)
@@ -115,9 +110,7 @@ def test_features_score_as_their_distances_in_any_blocks(monkeypatch: pytest.Mon
     whole = evaluate_retrieval(queries, gallery, *ids)
     monkeypatch.setattr("mmtlib.distances.BLOCK_BYTES", 1)  # blocks of 64 queries, the last one smaller
     monkeypatch.setattr("mmtlib.retrieval.ROWS", 64)
-    blocked = evaluate_retrieval(
-        torch.from_numpy(queries), torch.from_numpy(gallery), *map(torch.from_numpy, ids)
-    )
+    blocked = evaluate_retrieval(torch.from_numpy(queries), torch.from_numpy(gallery), *map(torch.from_numpy, ids))
     given = evaluate_distances(((queries[:, None] - gallery) ** 2).sum(2), *ids)
     for scores in (whole, blocked, given):
         np.testing.assert_allclose(scores.average_precisions, expected.average_precisions, rtol=1e-12)
@@ -159,9 +152,7 @@ def test_copies_tie_whatever_the_rounding() -> None:
     pids = np.array([1, *range(100, 109), 1, *range(200, 269)])
     for order in (np.arange(1, 80), rng.permutation(np.arange(1, 80))):
         scores = evaluate_retrieval(features[:1], features[order], pids[:1], pids[order], np.zeros(1, int), np.ones(79, int))  # fmt: skip # noqa: E501
-        nearer = (
-            ((features[0] - features[1:]) ** 2).sum(1) < ((features[0] - features[10]) ** 2).sum()
-        ).sum()
+        nearer = (((features[0] - features[1:]) ** 2).sum(1) < ((features[0] - features[10]) ** 2).sum()).sum()
         assert scores.first_match_ranks.tolist() == [51 + nearer]
 
 
@@ -213,9 +204,7 @@ def test_bad_input_is_refused() -> None:
     refused("expected integers", features, features, pids, pids / 2, cams, other)
     refused("row 2 holds NaN", np.where(np.eye(3)[2][:, None], np.nan, features), pids, pids, cams, other,
             call=evaluate_distances)  # fmt: skip
-    refused(
-        "distances: found shape", np.empty((3, 0)), pids, pids[:0], cams, cams[:0], call=evaluate_distances
-    )
+    refused("distances: found shape", np.empty((3, 0)), pids, pids[:0], cams, cams[:0], call=evaluate_distances)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -226,9 +215,7 @@ def test_reranked_distances_equal_the_authors(case: str, dtype: type) -> None:
     queries = REFERENCE[f"{case}_query_features"].astype(dtype)
     distances = rerank(queries, REFERENCE[f"{case}_gallery_features"][kept].astype(dtype))
     assert distances.dtype == np.float32
-    np.testing.assert_allclose(
-        distances[REFERENCE[f"{case}_rows"]], REFERENCE[f"{case}_reranked"], atol=1e-5, rtol=0
-    )
+    np.testing.assert_allclose(distances[REFERENCE[f"{case}_rows"]], REFERENCE[f"{case}_reranked"], atol=1e-5, rtol=0)
     scores = evaluate_distances(distances, query_pids, gallery_pids[kept], query_camids, gallery_camids[kept])
     assert scores.mean_ap == pytest.approx(float(REFERENCE[f"{case}_reranked_mean_ap"]), abs=1e-9)
 

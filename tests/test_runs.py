@@ -89,9 +89,7 @@ def test_a_killed_run_ends_bit_identical(finished: RunFolder, tmp_path: Path, mm
     arguments = "adapt --source plaza --target station --method mmt --seed 1 --profile smoke --out".split()
     settings = make_settings("smoke")
     folder = run_folder(settings, tmp_path)
-    process = subprocess.Popen(
-        command(*arguments, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(*arguments, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     end = time.monotonic() + SECONDS_OF_A_COMMAND
     while not (folder.path / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
@@ -138,24 +136,18 @@ def test_every_method_of_the_table_runs(method: str, out: Path) -> None:
         assert 0 < result["label_quality"]["last"]["nmi"] <= 1
 
 
-def test_seeds_give_different_runs_and_methods_share_their_pretraining(
-    out: Path, finished: RunFolder
-) -> None:
+def test_seeds_give_different_runs_and_methods_share_their_pretraining(out: Path, finished: RunFolder) -> None:
     other = run(make_settings("smoke", seed=2), out)
     assert other.result["mAP"] != finished.result["mAP"]
     sources = {
-        pretrained(make_settings("smoke", method=m, clusters=10), 0, out).path
-        for m in ("hard", "mmt", "direct")
+        pretrained(make_settings("smoke", method=m, clusters=10), 0, out).path for m in ("hard", "mmt", "direct")
     }
     assert len(sources) == 1
 
 
 def test_noise_lowers_the_label_quality_that_is_trained_on(out: Path, finished: RunFolder) -> None:
     noisy = run(make_settings("smoke", noise_rate=0.5), out)
-    assert (
-        noisy.result["label_quality"]["first"]["purity"]
-        < finished.result["label_quality"]["first"]["purity"] - 0.05
-    )
+    assert noisy.result["label_quality"]["first"]["purity"] < finished.result["label_quality"]["first"]["purity"] - 0.05
 
 
 def test_what_is_neither_domain_nor_folder_is_refused() -> None:
@@ -173,9 +165,7 @@ def test_what_is_neither_domain_nor_folder_is_refused() -> None:
         ("--target station --profile smoke --set clusters=9999", "9999"),
     ],
 )
-def test_wrong_usage_ends_in_one_message_and_status_2(
-    arguments: str, reason: str, tmp_path: Path, mmt
-) -> None:
+def test_wrong_usage_ends_in_one_message_and_status_2(arguments: str, reason: str, tmp_path: Path, mmt) -> None:
     done = mmt("adapt", "--source", "plaza", *arguments.split(), "--out", tmp_path)
     assert done.status == 2 and reason in done.err, done.err
     assert not list(tmp_path.glob("cache/mmt-*/result.json"))

@@ -47,9 +47,7 @@ def test_scored_queries_are_those_with_an_answer() -> None:
     """Against a plain loop: an answer has the query's identity, which is known, and another camera."""
     rng = random.Random(0)
     for _ in range(200):
-        queries, gallery = (
-            [(rng.randint(-1, 4), rng.randint(0, 2)) for _ in range(rng.randint(1, 9))] for _ in "qg"
-        )
+        queries, gallery = ([(rng.randint(-1, 4), rng.randint(0, 2)) for _ in range(rng.randint(1, 9))] for _ in "qg")
         answered = [any(p == q >= 0 and c != d for p, c in gallery) for q, d in queries]
         query, other = (split(name, *zip(*rows)) for name, rows in (("query", queries), ("gallery", gallery)))
         why = unscored(ReIDDataset("made up", Path(), split("train", [], []), query, other))
@@ -158,9 +156,7 @@ def test_each_cameras_mean_and_deviation_are_taken_out() -> None:
 @pytest.mark.parametrize("group", [None, 4])
 def test_batch_norms_take_the_statistics_of_the_images_camera(group: int | None) -> None:
     network = build_network("small", 2, width=8, bn_group=group)
-    pixels = torch.randint(
-        0, 256, (9, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pixels = torch.randint(0, 256, (9, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings, before = SETTINGS, copy.deepcopy(network.state_dict())
     found = camera_batch_normed(settings, network, pixels, CAMIDS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

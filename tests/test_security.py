@@ -153,9 +153,7 @@ def careless_calls(source: str) -> list[str]:
 def test_no_source_holds_a_careless_call():
     for line in ("torch.load(f)", "np.load(f)", "eval(x)", "yaml.load(f, Loader=L)", "run(c, shell=True)"):
         assert careless_calls(line), "the test finds them"
-    files = [
-        path for folder in ("mmtlib", "benchmarks", "docs") for path in (REPOSITORY / folder).rglob("*.py")
-    ]
+    files = [path for folder in ("mmtlib", "benchmarks", "docs") for path in (REPOSITORY / folder).rglob("*.py")]
     sources = {path: path.read_text(encoding="utf-8") for path in files}
     for path in (REPOSITORY / "notebooks").rglob("*.ipynb"):
         cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
@@ -226,9 +224,7 @@ def hostile_notebook(folder: Path) -> Path:
         nbformat.v4.new_output("stream", name="stdout", text=SCRIPT + TAG),
         nbformat.v4.new_output("stream", name="stderr", text="\x1b[31m" + TAG),
         nbformat.v4.new_output("execute_result", {"text/plain": repr(TAG)}, execution_count=1),
-        nbformat.v4.new_output(
-            "error", ename="KeyError", evalue=TAG, traceback=["\x1b[31mKeyError\x1b[0m: " + TAG]
-        ),
+        nbformat.v4.new_output("error", ename="KeyError", evalue=TAG, traceback=["\x1b[31mKeyError\x1b[0m: " + TAG]),
     ]
     cell = nbformat.v4.new_code_cell(f"out = {SCRIPT + TAG!r}", outputs=outputs, execution_count=1)
     file = folder / f"cell{TAG}.ipynb"
@@ -252,9 +248,7 @@ def hostile_book(folder: Path) -> Path:
     "make", [hostile_report, hostile_noise, hostile_notebook, hostile_book], ids=lambda make: make.__name__
 )
 def test_pages_show_hostile_names_as_text(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        figures, "umap_map", lambda features: np.asarray(features)[:, :2]
-    )  # takes seconds to import
+    monkeypatch.setattr(figures, "umap_map", lambda features: np.asarray(features)[:, :2])  # takes seconds to import
     page = make(tmp_path)
     assert "<img src=x onerror=window.evil=1>" in Elements(page).text, "the names are there, as text"
     for each in page.parent.glob("*.html"):

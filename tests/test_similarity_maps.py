@@ -19,9 +19,7 @@ from mmtlib.world.masks import masks
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (count, 3, 64, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
-    )
+    return torch.randint(0, 256, (count, 3, 64, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
 def trained(name: str):
@@ -88,9 +86,7 @@ def test_a_network_that_looks_at_one_corner():
         assert float(maps[:, 48:, 16:].sum(dim=(1, 2)).min()) > 0.7  # half a cell of 8 is lost by enlarging
     moved = images.clone()
     moved[:, :, :48] = 255 - moved[:, :, :48]  # what it does not see
-    same = zip(
-        similarity_maps(network, images[:2], images[2:]), similarity_maps(network, moved[:2], moved[2:])
-    )
+    same = zip(similarity_maps(network, images[:2], images[2:]), similarity_maps(network, moved[:2], moved[2:]))
     assert all(torch.equal(a, b) for a, b in same)
     images[2:, :, 48:, 16:] = 20  # the opposite colours: nothing speaks for a similarity
     for maps in similarity_maps(network, images[:2], images[2:]):
@@ -131,13 +127,8 @@ def test_right_pairs_show_one_person_from_two_cameras():
     settings = make_settings("smoke")
     pairs, few = right_pairs(settings), right_pairs(settings, most=5)
     part = load_task(settings)
-    names = [
-        {bytes(image.numpy()): i for i, image in enumerate(side.images)}
-        for side in (part.query, part.gallery)
-    ]
-    rows, columns = (
-        [names[k][bytes(image.numpy())] for image in side] for k, side in enumerate(sides(pairs))
-    )
+    names = [{bytes(image.numpy()): i for i, image in enumerate(side.images)} for side in (part.query, part.gallery)]
+    rows, columns = ([names[k][bytes(image.numpy())] for image in side] for k, side in enumerate(sides(pairs)))
     assert rows == list(range(len(part.query.pids)))  # each query of this world has an answer
     assert (part.query.pids[rows] == part.gallery.pids[columns]).all()
     assert (part.query.camids[rows] != part.gallery.camids[columns]).all()

@@ -41,9 +41,7 @@ def out(tmp_path):
     long = "## Summary\n\n" + "\n".join(f"- what is known, number {n} of thirty" for n in range(30))
     shown = [
         new_output("stream", name="stdout", text="<b>mAP</b> 12.3\n"),
-        new_output(
-            "display_data", {"text/html": f'<img src="data:image/png;base64,{picture()}" alt="a square">'}
-        ),
+        new_output("display_data", {"text/html": f'<img src="data:image/png;base64,{picture()}" alt="a square">'}),
     ]
     cells = [
         new_markdown_cell("# Is `a` < b?\n\nThe loss is $-\\sum_i p_i$.", metadata=SLIDE),
@@ -58,11 +56,7 @@ def out(tmp_path):
 
 def test_every_lesson_begins_and_ends_with_a_slide():
     for path in LESSONS:
-        tagged = [
-            cell
-            for cell in nbformat.read(path, 4).cells
-            if cell.metadata.get("slideshow") == SLIDE["slideshow"]
-        ]
+        tagged = [cell for cell in nbformat.read(path, 4).cells if cell.metadata.get("slideshow") == SLIDE["slideshow"]]
         assert tagged[0].source.startswith("# ") and tagged[-1].source.startswith("## Summary"), path.name
         assert sum("figures.show" in cell.source for cell in tagged) >= 2, f"{path.name}: too few figures"
 

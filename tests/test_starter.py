@@ -132,9 +132,7 @@ def test_a_folder_made_by_a_wheel_runs_a_notebook(wheel, tmp_path):
     environment |= {"PYTHONPATH": str(wheel)}
 
     def python(*arguments: str, cwd: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -149,9 +147,7 @@ def test_a_folder_made_by_a_wheel_runs_a_notebook(wheel, tmp_path):
     course = tmp_path / "course"
     assert Path(python("-c", code, cwd=course).strip()) == wheel / "mmtlib" / "__init__.py"
     assert "<img" in (course / "cell.html").read_text(encoding="utf-8")
-    assert (
-        list(course.glob("runs/smoke/cache/direct-*/result.json")) and (course / "data/pedestrians").is_dir()
-    )
+    assert list(course.glob("runs/smoke/cache/direct-*/result.json")) and (course / "data/pedestrians").is_dir()
 
 
 @pytest.mark.slow

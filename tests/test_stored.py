@@ -56,17 +56,13 @@ def test_wrappers_in_any_mix_leave_the_names_of_the_layers(tmp_path: Path) -> No
         form, state = rng.choices(["zip", "legacy", "safetensors"], [1, 1, 8])[0], {}
         for name, tensor in TINY.items():
             first, rest = name.split(".", 1)
-            before, between = (
-                "".join(rng.choices(["module.", "_orig_mod."], k=rng.randrange(4))) for _ in "ab"
-            )
+            before, between = ("".join(rng.choices(["module.", "_orig_mod."], k=rng.randrange(4))) for _ in "ab")
             state[f"{before}{first}.{between}{rest}"] = tensor
         state |= {"n_averaged": torch.tensor(7)} if rng.random() < 0.5 else {}
         key = rng.choice(["", "state_dict", "model"]) if form != "safetensors" else ""
         file.write_bytes(written({key: state, "epoch": 3} if key else state, form))
         found, facts = read_state_dict(file)
-        assert found.keys() == TINY.keys() and all(torch.equal(found[name], TINY[name]) for name in TINY), (
-            state
-        )
+        assert found.keys() == TINY.keys() and all(torch.equal(found[name], TINY[name]) for name in TINY), state
         assert facts == ({"epoch": 3.0} if key else {}) | {"layout": "MMT"}
 
 
@@ -122,9 +118,9 @@ def spcl(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     names = {name: name.split(".") for name in state if name != "classifier.weight"}
     later = {name for name, part in names.items() if part[0] == "base" and int(part[1]) > 2}
     return {
-        ".".join(
-            ["module", part[0], str(int(part[1]) + 1), *part[2:]] if name in later else ["module", *part]
-        ): (state[name])
+        ".".join(["module", part[0], str(int(part[1]) + 1), *part[2:]] if name in later else ["module", *part]): (
+            state[name]
+        )
         for name, part in names.items()
     }
 
@@ -199,11 +195,7 @@ def test_a_contradiction_on_the_command_line_is_said(trained, capsys) -> None:
     file = trained.path / "network_1.safetensors"
     given = ["--set", "height=64", "--set", "width=32", "--profile", "smoke"]
     status, out, said = printed(["evaluate", file, "--data", "station", *given], capsys)
-    assert (
-        status == 0
-        and "trained with height=48, used with height=64" in said
-        and "not the profile smoke" in said
-    )
+    assert status == 0 and "trained with height=48, used with height=64" in said and "not the profile smoke" in said
     assert out != line(trained.result)
     other = trained.result["config"] | {"height": 64, "width": 32}
     values = make_settings("smoke", **{name: other[name] for name in (*OTHER, "method")})
@@ -265,7 +257,5 @@ def test_a_domain_is_adapted_to_itself_by_intent_alone(tmp_path, capsys, monkeyp
     Path("m.yaml").write_text("{tasks: [[city, city]], methods: [direct], seeds: [1], profile: smoke}")
     assert printed(["batch", "m.yaml", "--out", "batch"], capsys)[0] == 2
     words = "adapt --source plaza --target plaza --profile smoke --method direct --same-domain --out runs"
-    status, out, _ = printed(
-        [*words.split(), "--set", "source_epochs=1", "--set", "source_milestones=[]"], capsys
-    )
+    status, out, _ = printed([*words.split(), "--set", "source_epochs=1", "--set", "source_milestones=[]"], capsys)
     assert status == 0 and np.isfinite(float(out.split()[1]))

@@ -111,9 +111,7 @@ def tables(draw, columns: tuple[str, ...]) -> tuple[bytes, str, list[tuple]]:
             lines.append([""] * len(order))
     lines += [[""] * len(order)] * draw(st.integers(0, 3))
     stream = io.StringIO()
-    end, quoting = draw(
-        st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL), ("\r", csv.QUOTE_ALL)])
-    )
+    end, quoting = draw(st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL), ("\r", csv.QUOTE_ALL)]))
     csv.writer(stream, delimiter=separator, lineterminator=end, quoting=quoting).writerows(lines)
     text = (f"sep={separator}{end}" if draw(st.integers(0, 9)) == 0 else "") + stream.getvalue()
     encoding = draw(st.sampled_from(sorted(ENCODINGS)))
@@ -147,9 +145,7 @@ def test_labels_of_the_noise_page_are_read_by_the_same_reader(photos, table):
         file = Path(folder, name)
         file.write_bytes(data)
         dataset = _with_labels(PLAIN(photos), file)
-    found = {
-        path: labels for path, *labels in zip(dataset.train.paths, dataset.train.pids, dataset.train.camids)
-    }
+    found = {path: labels for path, *labels in zip(dataset.train.paths, dataset.train.pids, dataset.train.camids)}
     assert found == {path: [-1, 0] for path in NAMES} | {path: [pid, camid] for path, pid, camid, _ in said}
 
 
@@ -250,8 +246,7 @@ def test_two_tables_are_refused_and_named(tmp_path):
     with pytest.raises(InputError, match=r"2 tables \(TWO\.TSV, one\.csv\)"):
         read_dataset(tmp_path)
     assert (
-        read_dataset(tmp_path / "one.csv").train.pids.tolist()
-        == read_dataset(tmp_path / "TWO.TSV").train.pids.tolist()
+        read_dataset(tmp_path / "one.csv").train.pids.tolist() == read_dataset(tmp_path / "TWO.TSV").train.pids.tolist()
     )
 
 
@@ -267,9 +262,7 @@ def test_bytes_that_are_no_utf8_are_the_name_of_a_file_or_cp1252(tmp_path):
     raw = os.fsdecode(b"l\xe4tin.png")
     for name in (raw, "füße.png"):
         (tmp_path / name).touch()
-    (tmp_path / "t.csv").write_bytes(
-        b"path,pid,camid,split\nl\xe4tin.png,1,0,train\nf\xfc\xdfe.png,2,0,train\n"
-    )
+    (tmp_path / "t.csv").write_bytes(b"path,pid,camid,split\nl\xe4tin.png,1,0,train\nf\xfc\xdfe.png,2,0,train\n")
     assert read_csv(tmp_path).train.paths == (raw, "füße.png")
 
 
@@ -305,11 +298,7 @@ def test_lists_in_any_encoding(tmp_path, encoding):
         (tmp_path / folder / path).touch()
         (tmp_path / f"list_{name}.txt").write_bytes(f"\n{path} 7\r\n".encode(encoding))
     dataset = read_dataset(tmp_path)
-    assert (
-        dataset.name == "msmt17"
-        and dataset.train.pids.tolist() == [7, 7]
-        and dataset.query.camids.tolist() == [1]
-    )
+    assert dataset.name == "msmt17" and dataset.train.pids.tolist() == [7, 7] and dataset.query.camids.tolist() == [1]
     with (tmp_path / "list_val.txt").open("ab") as stream:
         stream.write(
             f"{line.replace('_1.jpg', '_train.jpg')} 8\n".encode(
@@ -486,9 +475,7 @@ def tiff(values: np.ndarray, bits: int, photometric: int, samples: int = 1, form
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: samples, 278: height,
             279: len(data), 339: form}  # fmt: skip
     end = 8 + len(data) + len(data) % 2
-    entries = {
-        tag: struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items()
-    }
+    entries = {tag: struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items()}
     after = b""
     if samples > 1:
         entries[258] = struct.pack("<HHII", 258, 3, samples, end + 2 + 12 * len(tags) + 4)
@@ -521,16 +508,12 @@ def test_deep_pixels_are_read_right_or_refused(seed, top, kind):
         elif kind == "RGB 16":
             file.write_bytes(tiff(values, 16, 2, samples=3))
         else:
-            file.write_bytes(
-                tiff(values, bits, 0 if "white" in kind else 1, form=2 if kind == "signed" else 1)
-            )
+            file.write_bytes(tiff(values, bits, 0 if "white" in kind else 1, form=2 if kind == "signed" else 1))
         if kind in ("32", "signed"):
             with pytest.raises(InputError, match="32-bit or signed"):
                 read_image(file, 6, 4)
         elif bits == 16 and top < 16384:
-            with pytest.raises(
-                InputError, match=f"16-bit values stay below {1 << max(8, top.bit_length()):,}"
-            ):
+            with pytest.raises(InputError, match=f"16-bit values stay below {1 << max(8, top.bit_length()):,}"):
                 read_image(file, 6, 4)
         else:
             grey = values if values.ndim == 3 else values[..., None].repeat(3, 2)
@@ -565,18 +548,11 @@ def test_contradictions_are_counted(rows, name):
 
     def count(holds) -> int:
         return len(
-            {
-                a[3]
-                for i, a in enumerate(rows)
-                for b in rows[i + 1 :]
-                if a[3] == b[3] and (holds(a, b) or holds(b, a))
-            }
+            {a[3] for i, a in enumerate(rows) for b in rows[i + 1 :] if a[3] == b[3] and (holds(a, b) or holds(b, a))}
         )
 
     same_side = {(a, b): (a == "train") == (b == "train") for a in PARTS for b in PARTS}
-    people = [
-        {row[1] for row in rows if (row[0] == "train") == side and row[1] >= 0} for side in (True, False)
-    ]
+    people = [{row[1] for row in rows if (row[0] == "train") == side and row[1] >= 0} for side in (True, False)]
     expected = {
         "pictures bear two identities": count(
             lambda a, b: same_side[a[0], b[0]] and a[1] != b[1] and min(a[1], b[1]) >= 0
@@ -590,9 +566,7 @@ def test_contradictions_are_counted(rows, name):
     }
     for part in ("train", "gallery"):
         seen = {pid: {row[2] for row in rows if row[:2] == (part, pid)} for pid in range(4)}
-        expected[f"identities in {part} are seen by one camera only"] = sum(
-            len(c) == 1 for c in seen.values()
-        )
+        expected[f"identities in {part} are seen by one camera only"] = sum(len(c) == 1 for c in seen.values())
     for text, number in expected.items():
         found = [line for line in (*problems, *notes) if text in line]
         assert [line.split()[0] for line in found] == ([str(number)] if number else []), text
@@ -606,10 +580,7 @@ def test_contradictions_are_said_by_check_data_and_before_a_run(tmp_path, capsys
     (tmp_path / "t.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
     assert main(["check-data", str(tmp_path)]) == 1
     said = capsys.readouterr().out
-    assert (
-        "1 pictures are a query and, under another camera, its right answer, such as a.png (query, pid 1"
-        in said
-    )
+    assert "1 pictures are a query and, under another camera, its right answer, such as a.png (query, pid 1" in said
     assert "1 pictures lie there more than once, byte for byte, such as a.png = b.png" in said
     assert "2 of 2 identities in train are seen by one camera only, such as 2, 3" in said
     settings_ = make_settings("smoke", target=str(tmp_path), clusters=2)

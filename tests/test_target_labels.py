@@ -56,12 +56,7 @@ def test_from_clusters_to_a_corrected_run(names, tmp_path, capsys, monkeypatch):
     assert numbers["k"]["given"] == 8 and numbers["k"]["estimated"] > 0
     assert numbers["data"] == {"split": "train", "images": len(names), "fingerprint": dataset.fingerprint()}
     better, errors = mended(labels, dataset.train.pids, 0.3, np.random.default_rng(0))
-    assert (
-        0
-        < wrong_labels(better, dataset.train.pids).sum()
-        < wrong_labels(labels, dataset.train.pids).sum()
-        <= errors
-    )
+    assert 0 < wrong_labels(better, dataset.train.pids).sum() < wrong_labels(labels, dataset.train.pids).sum() <= errors
     table["cluster"] = table["path"].map(dict(zip(names, better.tolist())))
     file = write_table(tmp_path / "corrected.csv", table)
     capsys.readouterr()
@@ -75,9 +70,7 @@ def test_from_clusters_to_a_corrected_run(names, tmp_path, capsys, monkeypatch):
         assert (trained == np.unique(better, return_inverse=True)[1]).all()
     result = read_json(second / "result.json")
     assert result["clusters"] == count and result["config"]["target_labels"] == str(file)
-    assert len(list((out / "cache").glob("source-*"))) == 2, (
-        "the pre-trained networks are those of the first run"
-    )
+    assert len(list((out / "cache").glob("source-*"))) == 2, "the pre-trained networks are those of the first run"
     shown = tables.readable(tables.table([first.result, result]))
     assert shown["settings changed"].tolist() == ["", f"corrected labels {file}"]
     alone = tables.readable(tables.table([result]))
@@ -123,9 +116,7 @@ def test_rows_that_are_deleted_are_left_out_and_said(names, tmp_path):
         (lambda rows: rows.drop(columns="cluster"), "expected are the columns path,pid, and pid is missing"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_before_anything_is_trained(
-    names, tmp_path, capsys, change, message
-):
+def test_a_table_that_does_not_fit_is_refused_before_anything_is_trained(names, tmp_path, capsys, change, message):
     rows = pd.DataFrame({"path": names, "cluster": np.arange(len(names)) % 7})
     file = write_table(tmp_path / "edited.csv", change(rows))
     assert main(adapting(tmp_path / "runs", file)) == 2
@@ -135,9 +126,7 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_is_trained(
 
 def test_labels_that_nothing_would_train_on_are_refused(tmp_path):
     for method in ("direct", "supervised"):
-        with pytest.raises(
-            InputError, match="target_labels: expected none for a method without pseudo labels"
-        ):
+        with pytest.raises(InputError, match="target_labels: expected none for a method without pseudo labels"):
             make_settings("smoke", method=method, target_labels="x.csv")
     with pytest.raises(InputError, match="is not a file"):
         target_labels(tiny(target_labels=str(tmp_path / "gone.csv")))
@@ -181,12 +170,8 @@ def test_the_review_table_against_a_plain_loop():
             assert row[["silhouette", "distance", "nearest"]].isna().all()
             continue
         own = np.linalg.norm(features[i] - features[labels == label].mean(axis=0))
-        others = {
-            c: (1 - features[labels == c] @ features[i]).mean() for c in set(labels.tolist()) - {-1, label}
-        }
-        assert row["distance"] == pytest.approx(own, abs=1e-4) and row["nearest"] == min(
-            others, key=others.get
-        )
+        others = {c: (1 - features[labels == c] @ features[i]).mean() for c in set(labels.tolist()) - {-1, label}}
+        assert row["distance"] == pytest.approx(own, abs=1e-4) and row["nearest"] == min(others, key=others.get)
     assert (placed(features, labels)[1] == rows["nearest"].fillna(-1)[[f"{i}.jpg" for i in range(60)]]).all()
 
 

@@ -25,9 +25,7 @@ def prose(path: Path) -> str:
 
 def marks(lesson: str) -> dict[int, tuple[str, int]]:
     """Number of each section → core or optional, and its minutes."""
-    found = re.findall(
-        r"^## (\d)\. .+\n\n\*(Core|Optional) · (\d+) min\*$", prose(LESSONS[lesson]), flags=re.M
-    )
+    found = re.findall(r"^## (\d)\. .+\n\n\*(Core|Optional) · (\d+) min\*$", prose(LESSONS[lesson]), flags=re.M)
     return {int(number): (kind, int(minutes)) for number, kind, minutes in found}
 
 

@@ -53,16 +53,12 @@ def network_from(tensors: dict[str, torch.Tensor]) -> TinyNetwork:
 
 
 def adam(networks: list[nn.Module], lr: float, decay: float) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        [p for n in networks for p in n.parameters() if p.requires_grad], lr=lr, weight_decay=decay
-    )
+    return torch.optim.Adam([p for n in networks for p in n.parameters() if p.requires_grad], lr=lr, weight_decay=decay)
 
 
 def assert_same_state(network: nn.Module, expected: dict[str, torch.Tensor]) -> None:
     for name, tensor in network.state_dict().items():
-        error = (tensor.double() - expected[name].double()).norm() / expected[name].double().norm().clamp(
-            min=1e-12
-        )
+        error = (tensor.double() - expected[name].double()).norm() / expected[name].double().norm().clamp(min=1e-12)
         assert error < 1e-7, f"{name}: relative error {error:.1e}"
 
 
@@ -118,9 +114,7 @@ def test_mean_network_follows_the_formula(alpha: float) -> None:
         expected = momentum * expected + (1 - momentum) * network.embed.weight.detach()
         update_mean_network(mean, network, alpha, step)
         torch.testing.assert_close(mean.embed.weight.detach(), expected)
-    assert torch.equal(mean.bn.running_mean, statistics), (
-        "the mean network's batch norm keeps its own statistics"
-    )
+    assert torch.equal(mean.bn.running_mean, statistics), "the mean network's batch norm keeps its own statistics"
 
 
 def tiny_pair() -> tuple[list[nn.Module], list[nn.Module], list[torch.Tensor], torch.Tensor]:
@@ -136,9 +130,7 @@ def test_each_teacher_teaches_what_its_name_says(teacher: str) -> None:
     with torch.no_grad():  # means that differ from their networks
         for mean in means:
             mean.embed.weight.mul_(1.5)
-    sources = copy.deepcopy(
-        {"other mean": means[::-1], "own mean": means, "other network": networks[::-1]}[teacher]
-    )
+    sources = copy.deepcopy({"other mean": means[::-1], "own mean": means, "other network": networks[::-1]}[teacher])
     seen = views if teacher == "own mean" else views[::-1]
     students = copy.deepcopy(networks)
     expected = 0.0
@@ -198,9 +190,7 @@ def test_cluster_contrast_is_info_nce_against_a_memory_that_follows() -> None:
     memory = network.classifier.weight.detach().clone().double()
     with torch.no_grad():
         pooled = copy.deepcopy(network)(view)[0].double()
-    neck = (pooled - pooled.mean(0)) / (
-        pooled.var(0, correction=0) + 1e-5
-    ).sqrt()  # the neck's scale is still 1
+    neck = (pooled - pooled.mean(0)) / (pooled.var(0, correction=0) + 1e-5).sqrt()  # the neck's scale is still 1
     queries = [row / row.norm() for row in neck]
     expected = 0.0
     for query, pid in zip(queries, pids.tolist()):

@@ -51,9 +51,7 @@ def test_soft_neighbourhood_density_is_the_mean_entropy_over_the_others(block, m
         shares = [weight / sum(weights.values()) for weight in weights.values()]
         total -= sum(share * math.log(share) for share in shares)
     assert validators.density(FEATURES) == pytest.approx(total / 30, rel=1e-6)
-    assert validators.density(np.ones((5, 1))) == pytest.approx(math.log(4)), (
-        "the image itself is no neighbour"
-    )
+    assert validators.density(np.ones((5, 1))) == pytest.approx(math.log(4)), "the image itself is no neighbour"
 
 
 def test_agreement_is_the_adjusted_mutual_information() -> None:
@@ -116,9 +114,7 @@ def test_clusters_that_say_nothing_are_refused(labels) -> None:
             validators.nuclear_norm(FEATURES, labels)
 
 
-def write_run(
-    out: Path, method: str = "mmt", mean_ap=(40.0, 50.0), noise: float = 0.1, **changes
-) -> RunFolder:
+def write_run(out: Path, method: str = "mmt", mean_ap=(40.0, 50.0), noise: float = 0.1, **changes) -> RunFolder:
     """A run of the smoke profile as training would leave it, with features drawn around the people."""
     settings = make_settings("smoke", method=method, **changes)
     pids = np.unique(open_dataset(settings.target, settings).train.pids, return_inverse=True)[1]
@@ -155,9 +151,7 @@ def test_every_epoch_of_a_run_is_scored(tmp_path) -> None:
 
 def test_dbscan_that_leaves_all_images_out_is_scored_by_what_is_left(tmp_path) -> None:
     scores = run_scores(write_run(tmp_path, "mmt_dbscan", noise=100.0, min_samples=30))[0]
-    assert [name for name in VALIDATORS if scores[name] is not None] == ["density", "stay"] and scores[
-        "stay"
-    ] == 0
+    assert [name for name in VALIDATORS if scores[name] is not None] == ["density", "stay"] and scores["stay"] == 0
 
 
 def test_a_run_whose_features_were_removed_is_left_out_by_name(tmp_path) -> None:
@@ -189,9 +183,7 @@ def test_a_run_on_other_images_is_refused(tmp_path) -> None:
 def test_the_command_writes_what_the_notebooks_read(tmp_path, capsys) -> None:
     for k in (20, 10):
         run = write_run(tmp_path, clusters=k, mean_ap=(40.0, 30.0 + k))
-        write_json(
-            tmp_path / "cells" / run.path.name / "result.json", run.result
-        )  # as a batch keeps it beside
+        write_json(tmp_path / "cells" / run.path.name / "result.json", run.result)  # as a batch keeps it beside
     assert read(tmp_path)[0].empty and "not run yet" in read(tmp_path)[1]
     file = tmp_path / "validators.json"
     assert main(["validate", str(tmp_path), "--out", str(file)]) == 0

@@ -38,17 +38,13 @@ def truth(folder: Path) -> list[dict[str, str]]:
 
 def digest(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_layout_is_market1501s(tiny):
     census, rows = SCALES["tiny"]["station"], truth(tiny)
     assert tiny.name == "station-tiny"
-    assert sorted(path.name for path in tiny.iterdir()) == sorted(
-        [*FOLDERS.values(), "attributes.csv", "world.json"]
-    )
+    assert sorted(path.name for path in tiny.iterdir()) == sorted([*FOLDERS.values(), "attributes.csv", "world.json"])
     on_disk = sorted(path.relative_to(tiny).as_posix() for path in tiny.rglob("*.jpg"))
     assert on_disk == sorted(row["path"] for row in rows)
     for row in rows:
@@ -197,9 +193,7 @@ def test_clothes_keep_their_colour_under_every_camera():
 
 def test_the_backpack_shows_from_behind_and_the_logo_from_the_front():
     place = world("plaza")
-    loads = [
-        i for i in range(60) if place.person(i).bag == "backpack" and place.person(i).upper_pattern == "plain"
-    ]
+    loads = [i for i in range(60) if place.person(i).bag == "backpack" and place.person(i).upper_pattern == "plain"]
     for identity in loads[:5]:
         who = place.person(identity)
         near = {}
@@ -248,9 +242,7 @@ def test_a_larger_gap_is_a_larger_change_of_the_pictures():
     neutral = [render("station", *place, gap=0.0).astype(int) for place in places]
 
     def change(gap: float) -> float:
-        return float(
-            np.mean([np.abs(render("station", *p, gap=gap) - n).mean() for p, n in zip(places, neutral)])
-        )
+        return float(np.mean([np.abs(render("station", *p, gap=gap) - n).mean() for p, n in zip(places, neutral)]))
 
     changes = [change(gap) for gap in (0.25, 0.5, 1.0)]
     assert changes[0] < 0.85 * changes[1] and changes[1] < 0.85 * changes[2]

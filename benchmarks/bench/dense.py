@@ -58,9 +58,7 @@ def dense_dbscan(features: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarr
     return distances, DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit_predict(distances)
 
 
-def sorted_scores(
-    queries, gallery, query_pids, gallery_pids, query_camids, gallery_camids
-) -> tuple[float, float]:
+def sorted_scores(queries, gallery, query_pids, gallery_pids, query_camids, gallery_camids) -> tuple[float, float]:
     """mAP and top-1 as usually written: the whole matrix, a sort and a loop over queries."""
     distances = 2 - 2 * queries @ gallery.T
     order = np.argsort(distances, axis=1)

@@ -47,9 +47,7 @@ class PairDataset(Dataset):
 
 def endless_batches(dataset: PairDataset, batch: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
     """Batches in file order (P identities × K images when the files are sorted so), again and again."""
-    loader = DataLoader(
-        dataset, batch_size=batch, num_workers=2, drop_last=True, pin_memory=device.type == "cuda"
-    )
+    loader = DataLoader(dataset, batch_size=batch, num_workers=2, drop_last=True, pin_memory=device.type == "cuda")
     while True:
         for parts in loader:
             yield tuple(part.to(device) for part in parts)

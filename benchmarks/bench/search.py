@@ -12,9 +12,7 @@ from mmtlib.clustering import dbscan_eps, dbscan_labels, kmeans
 from mmtlib.jaccard import jaccard_similarity
 from mmtlib.retrieval import evaluate_retrieval, rerank
 
-DENSE_BYTES = (
-    20  # per pair of images, of the dense Jaccard loops: distances, their order in 64 and 32 bits, copies
-)
+DENSE_BYTES = 20  # per pair of images, of the dense Jaccard loops: distances, their order in 64 and 32 bits, copies
 SORT_BYTES = 12  # per query and gallery image, of scoring by sorting
 
 

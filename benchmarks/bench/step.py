@@ -108,9 +108,7 @@ def _plain_steps(settings: Settings, files: list[Path], pids: list[int], batch: 
             networks = [network.to(memory_format=torch.contiguous_format) for network in _pair(settings)]
             dataset = plain_loop.PairDataset(files, pids, settings.height, settings.width)
             batches = plain_loop.endless_batches(dataset, batch, DEVICE)
-            state.extend(
-                (networks, plain_loop.mean_networks(networks), plain_loop.plain_adam(networks), batches)
-            )
+            state.extend((networks, plain_loop.mean_networks(networks), plain_loop.plain_adam(networks), batches))
         networks, means, optimizer, batches = state
         for step in range(count):
             *views, labels = next(batches)

@@ -87,9 +87,7 @@ def _table(outcome: Benchmark, floor: float) -> str:
     lines.append(f"{'':42}{'seconds':>9}{'x floor':>9}{'cpu s':>9}{'peak MB':>9}{'GPU MB':>9}")
     for label, row in outcome.rows.items():
         gpu = "" if row.gpu_mb is None else f"{row.gpu_mb:.0f}"
-        numbers = (
-            f"{row.seconds:9.3f}{row.seconds / floor:9.2f}{row.cpu_seconds:9.2f}{row.peak_mb:9.0f}{gpu:>9}"
-        )
+        numbers = f"{row.seconds:9.3f}{row.seconds / floor:9.2f}{row.cpu_seconds:9.2f}{row.peak_mb:9.0f}{gpu:>9}"
         lines.append(f"{label:42}{numbers}")
     lines += [f"{label:42}  left out: {reason}" for label, reason in outcome.skipped.items()]
     lines += [f"  {name}: {_short(value)}" for name, value in outcome.facts.items()]
@@ -125,15 +123,9 @@ def _plot(scaling: dict[str, Any], path: Path) -> str:
     looks = {"ours": (BLUE, "o"), "dense loops": (VERMILLION, "s")}
     for ax, key, title in zip(figure.subplots(1, 2), ("seconds", "peak_mb"), ("seconds", "peak memory, MB")):
         for label, (color, marker) in looks.items():
-            rows = {
-                int(r.rpartition(" ")[2]): row[key]
-                for r, row in scaling["rows"].items()
-                if r.startswith(label)
-            }
+            rows = {int(r.rpartition(" ")[2]): row[key] for r, row in scaling["rows"].items() if r.startswith(label)}
             if rows:
-                ax.plot(
-                    list(rows), [max(v, 1e-3) for v in rows.values()], marker=marker, color=color, label=label
-                )
+                ax.plot(list(rows), [max(v, 1e-3) for v in rows.values()], marker=marker, color=color, label=label)
         ax.set(xscale="log", yscale="log", xlabel="images N", title=title)
         ax.set_xticks(sorted({int(label.rpartition(" ")[2]) for label in scaling["rows"]}))
         ax.xaxis.set_major_formatter(ScalarFormatter())

@@ -200,9 +200,7 @@ def _reason(path: str | Path, error: Exception) -> str:
         if suffix == ".jxl":
             return "JPEG XL, which Pillow cannot read; save it as JPEG or PNG"
         if suffix in _PHONES or _is_heic(path):
-            return (
-                "HEIC, which Pillow reads with a plug-in (pip install pillow-heif); or save it as JPEG or PNG"
-            )
+            return "HEIC, which Pillow reads with a plug-in (pip install pillow-heif); or save it as JPEG or PNG"
         return f"not an image in a known format ({', '.join(_FORMATS)})"
     return f"{type(error).__name__}: {error}"
 

@@ -31,9 +31,7 @@ class Images:
     images: Tensor
     pids: np.ndarray
     camids: np.ndarray
-    labels: np.ndarray | None = (
-        None  # corrected pseudo labels (N), −1 for what is left out, where there are any
-    )
+    labels: np.ndarray | None = None  # corrected pseudo labels (N), −1 for what is left out, where there are any
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,7 @@ def load_images(
 def load_masks(domain: str, settings: Settings, paths: Sequence[str]) -> dict[str, np.ndarray]:
     """What the pixels of an embedded domain's pictures show: `world.masks.masks` of each, (N, H, W)."""
     if domain not in EMBEDDED_DOMAINS:
-        raise InputError(
-            f"{domain} has no masks: only the drawn domains ({', '.join(EMBEDDED_DOMAINS)}) have them"
-        )
+        raise InputError(f"{domain} has no masks: only the drawn domains ({', '.join(EMBEDDED_DOMAINS)}) have them")
     place = world(domain, **_world_options(domain, settings))
     drawn = list(in_threads(functools.partial(masks, place), paths))
     return {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}

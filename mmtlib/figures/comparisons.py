@@ -19,9 +19,7 @@ from mmtlib.results.runs import FinishedRun
 from mmtlib.results.validators import USUAL, VALIDATORS
 
 
-def method_bars(
-    results: Sequence[dict], key: str = "mAP", ax: Axes | None = None, chance: float | None = None
-) -> Axes:
+def method_bars(results: Sequence[dict], key: str = "mAP", ax: Axes | None = None, chance: float | None = None) -> Axes:
     """A bar per method: mean over seeds ± one standard deviation, every seed a dot; a line at each bound.
 
     Args:
@@ -51,9 +49,7 @@ def method_bars(
     return ax
 
 
-def paired_differences(
-    results: Sequence[dict], a: str = "mmt", b: str = "hard", ax: Axes | None = None
-) -> Axes:
+def paired_differences(results: Sequence[dict], a: str = "mmt", b: str = "hard", ax: Axes | None = None) -> Axes:
     """mAP of method `a` minus that of `b`, seed by seed: dots, their mean, and its 95 % interval by Student's t.
 
     Pairs agree in all but the method; there are rows for each task, K and changed setting.

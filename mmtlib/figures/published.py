@@ -57,9 +57,7 @@ def methods_by_year(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def gap_shares(
-    results: Sequence[dict], published: Mapping[tuple[str, str], float], ax: Axes | None = None
-) -> Axes:
+def gap_shares(results: Sequence[dict], published: Mapping[tuple[str, str], float], ax: Axes | None = None) -> Axes:
     """The share of the gap direct → supervised that each method closes on each task, beside what is published.
 
     Args:

@@ -142,8 +142,6 @@ def _variants(given: Any) -> list[dict[str, Any]]:
                 several = several and any(isinstance(each, list) for each in value)
             choices[str(name)] = [_plain(name, each) for each in (value if several else [value])]
         if not 0 < math.prod(map(len, choices.values())) <= MAX_CELLS:
-            raise InputError(
-                f"set: found an empty list, or more than {MAX_CELLS:,} variants: split the matrix"
-            )
+            raise InputError(f"set: found an empty list, or more than {MAX_CELLS:,} variants: split the matrix")
         variants += [dict(zip(choices, values)) for values in itertools.product(*choices.values())]
     return variants

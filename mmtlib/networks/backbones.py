@@ -61,9 +61,7 @@ class InstanceBatchNorm(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016), as torchvision's `BasicBlock`, name by name."""
 
-    def __init__(
-        self, channels: int, planes: int, stride: int, norm_layer: Callable[[int], nn.Module]
-    ) -> None:
+    def __init__(self, channels: int, planes: int, stride: int, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, planes, 3, stride=stride, padding=1, bias=False)
         self.bn1 = norm_layer(planes)

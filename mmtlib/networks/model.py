@@ -29,9 +29,7 @@ class ReIDNetwork(nn.Module):
     features and embeddings.
     """
 
-    def __init__(
-        self, name: str, options: dict[str, Any], base: nn.Module, neck: nn.Module, num_classes: int
-    ) -> None:
+    def __init__(self, name: str, options: dict[str, Any], base: nn.Module, neck: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.name, self.options = name, options
         self.num_features, self.gain = neck.num_features, options["gain"]

@@ -136,8 +136,6 @@ def settings_of(
     for name, value in overrides.items():
         if value != (before := getattr(settings, name)):
             if name in _BUILT_IN:
-                raise InputError(
-                    f"{name} is {before} in {path}; {name}={value} cannot change that: leave it out"
-                )
+                raise InputError(f"{name} is {before} in {path}; {name}={value} cannot change that: leave it out")
             notes.append(f"trained with {name}={before}, used with {name}={value}")
     return settings.replace(**overrides), notes

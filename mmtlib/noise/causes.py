@@ -211,9 +211,7 @@ def _agreeing(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     return np.bincount(sizes.index.get_level_values("group"), pairs, minlength=groups.max() + 1)
 
 
-def _known(
-    labels: np.ndarray, pids: np.ndarray, causes: Sequence[Cause]
-) -> tuple[np.ndarray, np.ndarray, list[Cause]]:
+def _known(labels: np.ndarray, pids: np.ndarray, causes: Sequence[Cause]) -> tuple[np.ndarray, np.ndarray, list[Cause]]:
     """What is left of all when images without a cluster or an identity go; both are numbered from 0."""
     lengths = {len(labels), len(pids), *(len(cause.key) for cause in causes)}
     if len(lengths) > 1:

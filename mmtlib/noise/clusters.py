@@ -16,9 +16,7 @@ from mmtlib.noise.measures import contingency, label_flow
 BLOCK = 4096  # images at a time
 
 
-def cluster_table(
-    labels: np.ndarray, pids: np.ndarray | None = None, camids: np.ndarray | None = None
-) -> pd.DataFrame:
+def cluster_table(labels: np.ndarray, pids: np.ndarray | None = None, camids: np.ndarray | None = None) -> pd.DataFrame:
     """What is in each cluster: a row per cluster, the one with most false merges (else the largest) first.
 
     Returns:
@@ -168,9 +166,7 @@ def suggestions(labels: np.ndarray, other: np.ndarray) -> dict[int, str]:
     return found
 
 
-def review_table(
-    names: Sequence[str], features: np.ndarray, labels: np.ndarray, other: np.ndarray
-) -> pd.DataFrame:
+def review_table(names: Sequence[str], features: np.ndarray, labels: np.ndarray, other: np.ndarray) -> pd.DataFrame:
     """A row per image, by cluster and the doubtful first: what is needed to correct labels by hand.
 
     Args:

@@ -161,9 +161,7 @@ def memorisation(predicted: np.ndarray, labels: np.ndarray, pids: np.ndarray) ->
     return {"right": right, "wrong": false, "wrong_share": float(wrong.mean())}
 
 
-def corrupt(
-    labels: np.ndarray, rate: float, kind: str, camids: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def corrupt(labels: np.ndarray, rate: float, kind: str, camids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Replace a share of the labels by wrong ones.
 
     Args:

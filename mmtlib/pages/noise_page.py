@@ -65,9 +65,7 @@ def write_noise_page(subject: Subject, out: Path, command: str) -> Path:
     return write_atomic(out / "noise.html", page)
 
 
-def _write_map(
-    file: Path, subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray
-) -> None:
+def _write_map(file: Path, subject: Subject, numbers: dict[str, Any], shown: np.ndarray, points: np.ndarray) -> None:
     """The map (M, 2) of the `shown` images to explore, with numbers beside it: a picture is not a measure."""
     shades = {"cluster": subject.epochs[-1], "camera": subject.camids + 1}
     shades |= {"identity": subject.pids} if subject.known is not None else {}

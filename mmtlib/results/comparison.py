@@ -74,9 +74,7 @@ def against_paper(results: Sequence[dict], reported_in: str = PAPER) -> pd.DataF
     return pd.DataFrame(rows).astype({"clusters": "Int64"})
 
 
-def against_cells(
-    results: Sequence[dict], cells: Sequence[Cell], reference: Sequence[dict] = ()
-) -> pd.DataFrame:
+def against_cells(results: Sequence[dict], cells: Sequence[Cell], reference: Sequence[dict] = ()) -> pd.DataFrame:
     """The table that a matrix asks for, with what of it was run, beside another set of results of the same cells.
 
     Args:

@@ -62,9 +62,7 @@ def read_committed(name: str, folder: str | Path | None = None) -> Any:
     return read_json(file) if file.exists() else None
 
 
-def read_rows(
-    name: str, key: str, command: str, folder: str | Path | None = None
-) -> tuple[pd.DataFrame, str]:
+def read_rows(name: str, key: str, command: str, folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
     """What `<name>.json` holds under a key, as a table, and a note of its origin (see `read_committed`).
 
     Where the file was not made yet, the table is empty, and the note says the `command` that makes it.

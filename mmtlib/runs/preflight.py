@@ -76,9 +76,7 @@ def impossible(wanted: Iterable[Settings], *, scored: bool = False) -> list[str]
                 "(in file names as _c1, or as the column camid)"
             )
         if s.imagenet and s.backbone == "small":
-            found.append(
-                "there are no ImageNet weights for the backbone small: leave out the setting imagenet"
-            )
+            found.append("there are no ImageNet weights for the backbone small: leave out the setting imagenet")
     return list(dict.fromkeys(found))
 
 

@@ -70,9 +70,7 @@ def pretrained(
     return folder
 
 
-def run(
-    settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom"
-) -> RunFolder:
+def run(settings: Settings, out: Path, progress: Progress | None = None, profile: str = "custom") -> RunFolder:
     """A run, loaded if it exists, continued if it was interrupted, else trained with the pre-training it needs.
 
     `out` is the folder that holds the cache, and `profile` names one for the result file.
@@ -116,9 +114,7 @@ def _train(
     return epoch, history
 
 
-def _result(
-    settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]
-) -> dict[str, Any]:
+def _result(settings: Settings, profile: str, history: list[dict], sources: list[RunFolder]) -> dict[str, Any]:
     """The contract's result file. The scores are those of the last epoch, None where the target has no test set."""
     last, stages = history[-1], history[-1]["seconds"]
     steps = settings.iterations * settings.num_ids * settings.num_instances * last["epoch"]

@@ -143,9 +143,7 @@ class Shot(SimpleNamespace):
         return type(self)(**vars(self) | changes)
 
 
-def shot(
-    domain: str, identity: int, camera: int, index: int, seed: int, knobs: Knobs, favour: np.ndarray
-) -> Shot:
+def shot(domain: str, identity: int, camera: int, index: int, seed: int, knobs: Knobs, favour: np.ndarray) -> Shot:
     """Draw picture `index` of an identity under a camera whose view shares are `favour` (4)."""
     u = generator(seed, domain, IMAGE, identity, camera, index).random(16)
     hour = generator(seed, domain, HOUR, identity, camera).random(2)  # one passage, one hour of the day

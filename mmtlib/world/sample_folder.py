@@ -12,9 +12,7 @@ from mmtlib.world.worlds import pictures
 DOMAIN, SEED = "city", 11  # no run of the course trains on this world
 
 
-def draw_sample(
-    folder: str | Path, *, size: tuple[int, int] = (64, 32), people: int = 70, newcomers: int = 25
-) -> Path:
+def draw_sample(folder: str | Path, *, size: tuple[int, int] = (64, 32), people: int = 70, newcomers: int = 25) -> Path:
     """Draw images of the embedded city in a form that is not Market-1501's, unless they are there.
 
     Names and order of the files say nothing about who is shown. `photos/` is a plain folder of images without labels

@@ -48,9 +48,7 @@ def world(domain: str, *, seed: int = 0, size: tuple[int, int] = (64, 32), scale
         raise InputError(f"seed={seed!r} must be a whole number of at least 0")
     pixels = isinstance(size, (tuple, list)) and all(type(n) is int and 16 <= n <= 1024 for n in size)
     if not pixels or len(size) != 2 or not 1 <= size[0] / size[1] <= 4:
-        raise InputError(
-            f"size={size!r} must be (height, width) of 16 to 1024, height 1 to 4 times the width"
-        )
+        raise InputError(f"size={size!r} must be (height, width) of 16 to 1024, height 1 to 4 times the width")
     watching = cameras(domain, census.cameras, int(seed), dials)
     return World(domain, int(seed), tuple(size), scale, dials, census, watching)
 
@@ -81,9 +79,7 @@ def shot_of(place: World, identity: int, camera: int, index: int) -> Shot:
     return shot(place.domain, identity, camera, index, place.seed, place.knobs, favour)
 
 
-def picture(
-    place: World, who: Person, drawn: Shot, index: int, expose: bool = True
-) -> tuple[np.ndarray, float]:
+def picture(place: World, who: Person, drawn: Shot, index: int, expose: bool = True) -> tuple[np.ndarray, float]:
     """Take a picture: uint8 (height, width, 3), and the hidden share of the figure."""
     camera, other = place.cameras[drawn.camera], passer_by(place, who, drawn)
     return take(place.domain, who, drawn, camera, place.size, place.seed, index, other, expose)
