@@ -12,67 +12,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from mmtlib import InputError
-from mmtlib.config import SEEDS, Settings, make_settings
-from mmtlib.data.tasks import load_masks, load_task, open_dataset
+from mmtlib.config import SEEDS, make_settings
 from mmtlib.files import write_json
 from mmtlib.results.tables import interval
 from mmtlib.runs.provenance import hardware, versions
 from mmtlib.runs.run import run_folder
-from mmtlib.similarity_maps import similarity_maps
+from mmtlib.similarity_maps import Pairs, attention, right_pairs, similarity_maps
 
 METHODS = ("direct", "hard", "mmt", "supervised")
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of drawn pictures, each of one person under two cameras, and what their pixels show."""
-
-    queries: Tensor  # uint8, (B, 3, H, W), as `answers`
-    answers: Tensor
-    masks: tuple[dict[str, np.ndarray], ...]  # of queries and answers, as `load_masks` gives them
-
-    @property
-    def area(self) -> dict[str, float]:
-        """Each mask's share of the images: the attention that it would get by chance."""
-        return {name: float(np.mean([side[name].mean() for side in self.masks])) for name in self.masks[0]}
-
-
-def right_pairs(settings: Settings, most: int | None = None) -> Pairs:
-    """Test queries of an embedded target, each with a right answer of another camera; the same for every network.
-
-    `most`: how many pairs, drawn at random; None: one of each query that has an answer.
-    """
-    task, dataset = load_task(settings), open_dataset(settings.target, settings)
-    query, gallery, rng = task.query, task.gallery, np.random.default_rng(0)
-    right = (query.pids[:, None] == gallery.pids) & (query.camids[:, None] != gallery.camids)
-    rows = np.sort(rng.permutation(np.flatnonzero(right.any(axis=1)))[:most])
-    columns = np.where(right[rows], rng.random((len(rows), right.shape[1])), -1).argmax(axis=1)
-    images, masks = [], []
-    for part, split, chosen in ((query, dataset.query, rows), (gallery, dataset.gallery, columns)):
-        images.append(part.images[chosen])
-        masks.append(load_masks(settings.target, settings, [split.paths[i] for i in chosen]))
-    return Pairs(*images, tuple(masks))
-
-
-def attention(maps: Sequence[Tensor], masks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """The share of maps (B, H, W) of queries and answers that lies on what each mask shows, 0 to 1, in the mean."""
-    found = [side.cpu().numpy() for side in maps]
-    return {
-        name: float(np.mean([(m * side[name]).sum(axis=(1, 2)).mean() for m, side in zip(found, masks)]))
-        for name in masks[0]
-    }
 
 
 def looks(network: torch.nn.Module, pairs: Pairs) -> dict[str, float]:

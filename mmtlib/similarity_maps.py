@@ -1,11 +1,19 @@
 """Where two images are alike in a network's eyes: each place's part in the similarity of their embeddings."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmtlib import InputError
 from mmtlib.batches import normalise
+from mmtlib.config import Settings
+from mmtlib.data.tasks import load_masks, load_task, open_dataset
 from mmtlib.networks import ReIDNetwork
 
 
@@ -47,7 +55,7 @@ def similarity_maps(network: ReIDNetwork, queries: Tensor, answers: Tensor, batc
 
 def _terms(network: ReIDNetwork, maps: Tensor, own: Tensor, other: Tensor) -> Tensor:
     """Each position's term (B, h, w) of the cosine similarity of two embeddings, `own` being that of the maps."""
-    each = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1], 1, 1)  # a position as an image: (B h w, D, 1, 1)
+    each = maps.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None]  # positions as images of one: (B h w, D, 1, 1)
     neck = network.pool_and_neck(each)[1].unflatten(0, (len(maps), -1))  # (B, h w, D)
     lengths = own.norm(dim=1) * other.norm(dim=1)
     terms = torch.einsum("bpd,bd->bp", neck, other) / (lengths[:, None].clamp(min=1e-12) * neck.shape[1])
@@ -59,3 +67,46 @@ def _enlarged(terms: Tensor, size: tuple[int, int]) -> Tensor:
     large = F.interpolate(terms.relu()[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     total = large.sum((1, 2), keepdim=True)
     return torch.where(total > 0, large / total.clamp(min=1e-30), 1 / (size[0] * size[1]))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of drawn pictures, each of one person under two cameras, and what their pixels show."""
+
+    queries: Tensor  # uint8, (B, 3, H, W), as `answers`
+    answers: Tensor
+    masks: tuple[dict[str, np.ndarray], ...]  # of queries and answers, as `load_masks` gives them
+
+    @property
+    def area(self) -> dict[str, float]:
+        """Each mask's share of the images: the attention that it would get by chance."""
+        return {name: float(np.mean([side[name].mean() for side in self.masks])) for name in self.masks[0]}
+
+
+def right_pairs(settings: Settings, most: int | None = None) -> Pairs:
+    """Test queries of an embedded target, each with a right answer of another camera; the same for every network.
+
+    `most`: how many pairs, drawn at random; None: one of each query that has an answer.
+    """
+    task, dataset, rng = (
+        load_task(settings),
+        open_dataset(settings.target, settings),
+        np.random.default_rng(0),
+    )
+    right = (task.query.pids[:, None] == task.gallery.pids) & (task.query.camids[:, None] != task.gallery.camids)
+    rows = np.flatnonzero(right.any(axis=1))
+    rows = np.sort(rng.permutation(rows)[:most])
+    columns = np.where(right[rows], rng.random((len(rows), right.shape[1])), -1).argmax(axis=1)
+    sides = ((task.query, dataset.query, rows), (task.gallery, dataset.gallery, columns))
+    images = [part.images[torch.from_numpy(chosen).to(part.images.device)] for part, _, chosen in sides]
+    masks = [load_masks(settings.target, settings, [split.paths[i] for i in chosen]) for _, split, chosen in sides]
+    return Pairs(*images, tuple(masks))
+
+
+def attention(maps: Sequence[Tensor], masks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """The share of maps (B, H, W) of queries and answers that lies on what each mask shows, 0 to 1, in the mean."""
+    found = [side.cpu().numpy() for side in maps]
+    return {
+        name: float(np.mean([(m * side[name]).sum(axis=(1, 2)).mean() for m, side in zip(found, masks)]))
+        for name in masks[0]
+    }

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from where_it_looks import attention, right_pairs  # of benchmarks/
 
 from mmtlib import InputError
 from mmtlib.batches import normalise
 from mmtlib.config import make_settings
 from mmtlib.data.tasks import load_masks, load_task, open_dataset
 from mmtlib.networks import build_network
-from mmtlib.similarity_maps import similarity_maps
+from mmtlib.similarity_maps import attention, right_pairs, similarity_maps
 from mmtlib.world import world
 from mmtlib.world.masks import masks
 
