@@ -32,9 +32,9 @@ from mmtlib.data import content
 from mmtlib.data.checks import PARTS, check_dataset, contradictions
 from mmtlib.data.images import read_image
 from mmtlib.data.readers import ReIDDataset, Split, read_csv, read_dataset
-from mmtlib.data.tables import read_table
+from mmtlib.data.tables import labels_of, read_table
 from mmtlib.data.tasks import load_images
-from mmtlib.pages.subjects import _opened, _with_labels
+from mmtlib.pages.subjects import _opened
 from mmtlib.runs import preflight
 
 MANY = settings(max_examples=10 * settings.default.max_examples)
@@ -144,15 +144,9 @@ def test_labels_of_the_noise_page_are_read_by_the_same_reader(photos, table):
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         file = Path(folder, name)
         file.write_bytes(data)
-        dataset = _with_labels(PLAIN(photos), file)
-    found = {path: labels for path, *labels in zip(dataset.train.paths, dataset.train.pids, dataset.train.camids)}
-    assert found == {path: [-1, 0] for path in NAMES} | {path: [pid, camid] for path, pid, camid, _ in said}
-
-
-def PLAIN(root: Path) -> ReIDDataset:
-    zeros = np.zeros(len(NAMES), np.int64)
-    empty = Split((), zeros[:0], zeros[:0])
-    return ReIDDataset("plain", root, Split(NAMES, zeros - 1, zeros), empty, empty)
+        pids, camids = labels_of(file, photos, NAMES)
+    found = {path: labels for path, *labels in zip(NAMES, pids, camids)}
+    assert found == {path: [-1, -1] for path in NAMES} | {path: [pid, camid] for path, pid, camid, _ in said}
 
 
 FAULTS = {  # what one changed line of a good table must be refused for
@@ -194,7 +188,7 @@ def test_a_bad_line_is_named(tmp_path, fault, after):
 def test_labels_are_held_to_the_same(photos, tmp_path, row, reason):
     (tmp_path / "t.csv").write_text(f"path,pid,camid\n{row}\n")
     with pytest.raises(InputError, match=reason):
-        _with_labels(PLAIN(photos), tmp_path / "t.csv")
+        labels_of(tmp_path / "t.csv", photos, NAMES)
 
 
 def test_labels_may_lie_beside_the_images(tmp_path):
