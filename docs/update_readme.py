@@ -100,7 +100,8 @@ def noise_section() -> str:
     table = _markdown(["labels replaced", *(METHODS[m].title for m in LABELLED)], lines)
     leads = [crossing(sweep.results, "mmt", other) for other in ("hard", "mmt_without_soft_losses")]
     sentences = [f"{lead}." for lead in leads if lead]
-    return "\n\n".join([f"{table}\n\nIn brackets the share of the gap that is closed.", *sentences])
+    picture = "![mAP against the share of labels replaced](noise_sweep.png)"
+    return "\n\n".join([f"{table}\n\nIn brackets the share of the gap that is closed.", *sentences, picture])
 
 
 def clusters_section() -> str:
