@@ -53,7 +53,7 @@ def numbers_in(source: str) -> list[str]:
 def results(file: str) -> list[dict]:
     content = read_json(ROOT / "results" / f"{file}.json")
     found = content["results"] if isinstance(content, dict) else content
-    return with_main_rows(found) if file == "whose_gain" else found
+    return with_main_rows(found, ROOT / "results") if file == "whose_gain" else found
 
 
 @functools.cache
