@@ -73,7 +73,7 @@ def main() -> int:
     tables = {name: read_table(name, options.results) for name in names}
     drawn = [(name, cell) for name in names for cell in pick(tables[name], options.cells, options.coin)]
     wanted = [Settings.of(cell["config"]) for _, cell in drawn]
-    rows = []
+    rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as nothing:
         runs = run_all(wanted, nothing, profile="standard", workers=options.workers)
         for (name, cell), run in zip(drawn, runs):

@@ -114,3 +114,10 @@ def test_cells_that_a_coin_picks_are_trained_again_and_compared(folder, tmp_path
     assert true["method"] == altered["method"] == "mmt" and true["same_settings"] and altered["same_settings"]
     assert true["same_digits"] and true["again"] == true["committed"]
     assert not altered["same_digits"] and altered["committed"] - altered["again"] == pytest.approx(1)
+
+
+def test_rows_of_the_main_table_join_those_of_its_tasks_unless_they_are_older(folder, tmp_path):
+    direct, mmt = read_json(folder / "long.json")["results"]
+    write_json(tmp_path / "standard.json", [direct, mmt | {"config_hash": "0" * 12}])
+    assert matrix_results.with_main_rows([mmt], tmp_path) == [mmt, direct]
+    assert matrix_results.with_main_rows([], tmp_path) == []

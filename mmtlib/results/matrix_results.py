@@ -66,9 +66,12 @@ def read(name: str, folder: str | Path | None = None) -> MatrixResults:
 
 
 def with_main_rows(results: Sequence[dict], folder: str | Path | None = None) -> list[dict]:
-    """Results of a matrix and, of its tasks, those of the main table (`standard.json`) that it does not hold itself."""
+    """Results of a matrix and, of its tasks, those of the main table (`standard.json`) that it does not hold itself.
+
+    Rows of another version of the code are left out, as by `read`.
+    """
     known, tasks = {r["config_hash"] for r in results}, {task_name(r) for r in results}
-    main = read_committed("standard", folder) or []
+    main = _current(read_committed("standard", folder) or [])
     return [*results, *(r for r in main if r["config_hash"] not in known and task_name(r) in tasks)]
 
 
