@@ -4,6 +4,7 @@ Everything that changes a result stands here; everything that does not (folders,
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -161,10 +162,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what could not run, before anything starts."""
-        hints = typing.get_type_hints(Settings)
-        for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), hints[field.name])
-            object.__setattr__(self, field.name, value)
+        for name, kind in setting_types().items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
         for name in ("source", "target", "imagenet", "target_labels"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if not self.same_domain and (self.source == self.target or _one_folder(self.source, self.target)):
@@ -203,7 +202,7 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed; unknown names are refused."""
         for name in changes:
-            one_of("setting", name, [field.name for field in dataclasses.fields(self)])
+            one_of("setting", name, setting_types())
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,6 +213,12 @@ class Settings:
     def of(cls, config: dict[str, Any]) -> Self:
         """The settings of a run, from its stored configuration, which holds more."""
         return cls(**{name: value for name, value in config.items() if name in cls.__dataclass_fields__})
+
+
+@functools.cache
+def setting_types() -> dict[str, Any]:
+    """The type of each setting."""
+    return typing.get_type_hints(Settings)
 
 
 # What pre-training depends on; the rest of the settings leaves a pre-trained network as it is.
@@ -305,14 +310,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set takes key=value, found {text!r}")
-    hints = typing.get_type_hints(Settings)
-    one_of("setting", name, hints)
-    if hints[name] is not str:
+    types = setting_types()
+    one_of("setting", name, types)
+    if types[name] is not str:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):  # no JSON, or beyond any sense
             value = {"True": True, "False": False}.get(value, value)
-    return name, _typed(name, value, hints[name])
+    return name, _typed(name, value, types[name])
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -328,14 +333,15 @@ def has_clusters(method: str) -> bool:
     return METHODS[method].labels == "clusters" and METHODS[method].clustering == "kmeans"
 
 
-def seen_settings(method: str) -> set[str]:
+@functools.cache
+def seen_settings(method: str) -> frozenset[str]:
     """The settings that change what a run of a method contains."""
     if METHODS[method].labels == "none":
-        return {"method", "seed", *SOURCE_SETTINGS}
+        return frozenset({"method", "seed", *SOURCE_SETTINGS})
     unseen = set() if has_clusters(method) else {"clusters"}
     if METHODS[method].labels == "identities":
         unseen |= {"cluster_features", "noise_rate", "noise_kind", "min_samples", "k1", "k2", "rho"}
-    return Settings().to_dict().keys() - unseen
+    return frozenset(Settings().to_dict().keys() - unseen)
 
 
 def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable[str] | None = None) -> str:
@@ -343,10 +349,8 @@ def variant(config: dict[str, Any], base: dict[str, Any], names: typing.Iterable
 
     Left out: task, method, seed and K, which stand beside it. `names`: only these settings count; None: all.
     """
-    counted = seen_settings(config["method"]) - {"source", "target", "method", "seed", "clusters"}
-    if not config.get("noise_rate"):
-        counted.discard("noise_kind")
-    counted &= set(base if names is None else names)
+    left_out = {"source", "target", "method", "seed", "clusters", *([] if config.get("noise_rate") else ["noise_kind"])}
+    counted = (seen_settings(config["method"]) - left_out) & set(base if names is None else names)
     changed = [k for k in base if k in config and k in counted and config[k] != base[k]]
     words = {"target_labels": "corrected labels"}
     return ", ".join(f"{words.get(name, name)} {config[name]}" for name in changed)

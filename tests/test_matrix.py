@@ -214,8 +214,7 @@ def test_the_matrices_of_the_checkout():
     miniature = {(c.settings.source, c.settings.target) for c in cells["miniature"]}
     assert miniature == set(TASKS["standard"])
     assert {c.settings.seed for c in cells["miniature"]} == set(SEEDS["standard"])
-    # two bounds without K, three methods with three K; four tasks and five seeds
-    assert len(cells["miniature"]) == 4 * 5 * (2 + 3 * 3)
+    assert len(cells["miniature"]) == 4 * (5 * 5 + 3 * 2 * 3)  # five seeds of five rows; two more K, three seeds
     assert all(c.profile == "standard" for c in cells["miniature"] + cells["ablations"] + cells["phase_diagram"])
 
 

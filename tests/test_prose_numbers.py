@@ -11,6 +11,7 @@ comes from, a list where it occurs several times. A source is one of
     bonus/TASK/METHOD/mAP                    best minus last epoch in results/whose_gain.json
     errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
     validators/QUESTION/VALIDATOR/COLUMN     the mean over all choices of `validators.choices`
+    search/FILE/CANDIDATE/COLUMN             mean over development seeds in results/search/FILE.json
     where_it_looks/PART/METHOD[-METHOD]/COLUMN    a row or a difference of results/where_it_looks.json
     published/SOURCE→TARGET/METHOD/COLUMN/REPORT[/K]    of `read_published`, with a ResNet-50
     fixed: REASON                            no measurement
@@ -57,6 +58,11 @@ def results(file: str) -> list[dict]:
 
 
 @functools.cache
+def every(file: str) -> pd.DataFrame:
+    return tables.frame(results(file))
+
+
+@functools.cache
 def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
@@ -74,11 +80,11 @@ def rows(kind: str, *methods: str) -> list[dict]:
         found["task"] = [str(config["noise_rate"]) for config in found["config"]]
         return found.groupby(["task", "method"])[["right", "wrong"]].mean().mul(100).reset_index().to_dict("records")
     if kind == "labels":
-        return tables.label_quality(results("standard")).to_dict("records")
+        return tables.label_quality(every("standard")).to_dict("records")
     if kind == "where_it_looks":
         content = read_json(ROOT / "results" / "where_it_looks.json")
         return [row | {"task": row["part"]} for row in content["rows"] + content["differences"]]
-    found = tables.paired(results(kind), *methods) if methods else tables.table(results(kind))
+    found = tables.paired(every(kind), *methods) if methods else tables.table(every(kind))
     return found.to_dict("records")
 
 
@@ -87,7 +93,7 @@ def frames(kind: str) -> pd.DataFrame:
     """What a line in prose may cite that is no table of scores, indexed by the parts of its name."""
     folder = ROOT / "results"
     if kind == "leads":
-        return ablations.leads(results("whose_gain")).set_index("task")
+        return ablations.leads(every("whose_gain")).set_index("task")
     if kind == "errors":
         wrong = errors_left.read(folder)[0]
         one_task = wrong[wrong["task"] == wrong["task"].iloc[0]]
@@ -102,6 +108,10 @@ def value(source: str) -> float:
     if kind in ("leads", "errors", "validators"):
         *place, column = where
         return frames(kind).loc[tuple(place) if len(place) > 1 else place[0], column]
+    if kind == "search":
+        file, candidate, column = where
+        summary = read_json(ROOT / "results" / "search" / f"{file}.json")["summary"]
+        return next(row[column] for row in summary if row["candidate"] == candidate)
     task, method, column, *rest = where
     if kind == "published":
         report, k = (*rest, None)[:2]
@@ -133,10 +143,10 @@ def side(source: str) -> str:
 @functools.cache
 def groups(file: str, task: str) -> dict[str, list[str]]:
     """The rows of the lesson's table by their corrected intervals."""
-    own = [r for r in results(file) if tables.task_name(r) == task]
+    own = every(file)[every(file)["task"] == task]
     parts = [m for m in METHODS if m.startswith("mmt_without_") or m == "hard"]
-    every = parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
-    return ablations.groups(ablations.differences(own, every))
+    named = parts if file == "ablations" else [m for m in METHODS if m != "mmt"]
+    return ablations.groups(ablations.differences(own, named))
 
 
 def written(number: float, like: str) -> str:

@@ -75,9 +75,9 @@ def differences_to(
     results: Sequence[dict], methods: Sequence[str], reference: str = "mmt", ax: Axes | None = None
 ) -> Axes:
     """mAP of each method minus the reference's on one task, as in `paired_differences`; the largest loss on top."""
-    rows = []
-    for line in differences(results, methods, reference).to_dict("records"):
-        dots = tables.pairs(results, line["method"], reference)["difference"].to_numpy()
+    rows, every = [], tables.frame(results)
+    for line in differences(every, methods, reference).to_dict("records"):
+        dots = tables.pairs(every, line["method"], reference)["difference"].to_numpy()
         rows.append((line["title"], METHOD_STYLE[line["method"]]["color"], dots, line))
     ax = new_axes(ax, height=1.2 + 0.42 * len(rows))
     draw_differences(ax, rows)

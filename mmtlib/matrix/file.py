@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from mmtlib import InputError
-from mmtlib.config import EMBEDDED_DOMAINS, PROFILES, Settings, make_settings, one_of
+from mmtlib.config import EMBEDDED_DOMAINS, PROFILES, make_settings, one_of, setting_types
 from mmtlib.runs.cells import Cell
 
 MAX_CELLS = 10_000
@@ -127,7 +127,6 @@ def _task(pair: Any) -> dict[str, str]:
 
 def _variants(given: Any) -> list[dict[str, Any]]:
     """The overrides under `set`, one mapping per variant."""
-    hints = typing.get_type_hints(Settings)
     entries = given if isinstance(given, list) else [given]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"set: expected a mapping of settings, or a list of them, found {_brief(given)}")
@@ -138,7 +137,7 @@ def _variants(given: Any) -> list[dict[str, Any]]:
             if name in _LISTED:
                 raise InputError(f"set: {name} is not for here, it has the list {_LISTED[name]}")
             several = isinstance(value, list)
-            if typing.get_origin(hints.get(name)) is tuple:  # several values of a list are a list of lists
+            if typing.get_origin(setting_types().get(name)) is tuple:  # several values of a list are a list of lists
                 several = several and any(isinstance(each, list) for each in value)
             choices[str(name)] = [_plain(name, each) for each in (value if several else [value])]
         if not 0 < math.prod(map(len, choices.values())) <= MAX_CELLS:

@@ -11,7 +11,7 @@ from mmtlib import InputError
 from mmtlib.config import METHODS
 from mmtlib.results.findings import number
 from mmtlib.results.runs import FinishedRun, read_published
-from mmtlib.results.tables import SCORES, TITLES, interval, paired, pairs, spreads, table
+from mmtlib.results.tables import SCORES, TITLES, Results, frame, interval, paired, pairs, spreads, table
 
 
 def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[str, tuple]]:
@@ -21,7 +21,7 @@ def switches(methods: Sequence[str], reference: str = "mmt") -> dict[str, dict[s
     return {m: {name: (v, base[name]) for name, v in rows[m].items() if v != base[name]} for m in methods}
 
 
-def differences(results: Sequence[dict], methods: Sequence[str], reference: str = "mmt") -> pd.DataFrame:
+def differences(results: Results, methods: Sequence[str], reference: str = "mmt") -> pd.DataFrame:
     """mAP of each method minus the reference's, paired by seed, with 95 % intervals by Student's t.
 
     Args:
@@ -35,8 +35,9 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
     Raises:
         InputError: The results hold several tasks or settings, or no pair.
     """
-    own = table(results).rename(columns={"mAP": "score", "mAP_sd": "score_sd"}).set_index("method")
-    found = {method: pairs(results, method, reference) for method in methods}
+    every = frame(results)
+    own = table(every).rename(columns={"mAP": "score", "mAP_sd": "score_sd"}).set_index("method")
+    found = {method: pairs(every, method, reference) for method in methods}
     found = {method: both["difference"].to_numpy() for method, both in found.items() if len(both)}
     if not found:
         title = METHODS[reference].title
@@ -44,9 +45,9 @@ def differences(results: Sequence[dict], methods: Sequence[str], reference: str 
     rows = []
     for method, values in found.items():
         title = METHODS[method].title
-        if len(paired(results, method, reference)) + len(own.loc[[method]]) > 2:
+        if len(paired(every, method, reference)) + len(own.loc[[method]]) > 2:
             raise InputError(f"{title} was run in several tasks or settings: give the results of one")
-        lr = next(r["config"]["lr"] for r in results if r["method"] == method)
+        lr = every.loc[every["method"] == method, "result"].iloc[0]["config"]["lr"]
         scores = own.loc[method, ["score", "score_sd", "gap", "gap_sd"]].to_dict()
         wide = {f"{end}_all": interval(values, len(found))[end] for end in ("low", "high")}
         rows.append({"method": method, "title": title, "lr": lr} | scores | interval(values) | wide)
@@ -75,17 +76,17 @@ def groups(rows: pd.DataFrame) -> dict[str, list[str]]:
     return {side: rows.loc[sides == side, "title"].tolist() for side in ("behind", "undecided", "ahead")}
 
 
-def leads(results: Sequence[dict], a: str = "mmt", b: str = "hard") -> pd.DataFrame:
+def leads(results: Results, a: str = "mmt", b: str = "hard") -> pd.DataFrame:
     """What clustering does to a lead: mAP of `a` − `b` with k-means, with DBSCAN, and the change, paired by seed.
 
     Returns:
         A row per task and one for "all": task, n, then kmeans, dbscan and change with the ends of their 95 % intervals
         (`change_low`, `change_high`, …). Empty without a seed that has all four runs.
     """
-    change, twins = {"clustering": ("dbscan", "kmeans")}, {}
+    every, change, twins = frame(results), {"clustering": ("dbscan", "kmeans")}, {}
     for each in (a, b):
         twins[each] = next(method for method in METHODS if switches([method], each)[method] == change)
-    found = {"kmeans": pairs(results, a, b), "dbscan": pairs(results, *twins.values())}
+    found = {"kmeans": pairs(every, a, b), "dbscan": pairs(every, *twins.values())}
     found = {name: rows.set_index(["task", "seed"])["difference"] for name, rows in found.items()}
     both = pd.DataFrame(found).dropna().assign(change=lambda each: each["dbscan"] - each["kmeans"])
     rows = []

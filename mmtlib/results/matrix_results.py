@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from mmtlib.config import Settings, config_hash
 from mmtlib.data.tasks import data_keys, data_settings
 from mmtlib.files import write_json
@@ -86,10 +84,10 @@ def _current(entries: Iterable[dict]) -> Iterable[dict]:
 
 def _history(item: dict) -> list[dict]:
     """The epochs of an entry as history records."""
-    records, labels = pd.DataFrame(item["curve"]).to_dict("records"), pd.DataFrame(item["label_curve"])
-    for epoch, quality in enumerate(labels.to_dict("records")):
-        records[epoch] |= {"label_quality": quality}
-    first = 1 if len(labels) else 0  # direct transfer has one record, of epoch 0
-    records = [{"epoch": epoch} | record for epoch, record in enumerate(records, start=first)]
+    curve, labels = item["curve"], item["label_curve"]
+    first = 1 if labels else 0  # direct transfer has one record, of epoch 0
+    records = [{"epoch": epoch, **dict(zip(curve, row))} for epoch, row in enumerate(zip(*curve.values()), start=first)]
+    for record, row in zip(records, zip(*labels.values())):
+        record["label_quality"] = dict(zip(labels, row))
     records[-1]["memorisation"] = item["memorisation"]
     return records

@@ -5,7 +5,7 @@ clusters, flipped labels) is a row of its own, never one more seed of the same r
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -54,8 +54,14 @@ def group_name(row: dict) -> str:
     return ", ".join(filter(None, (row["task"], k, row.get("variant"))))
 
 
-def frame(results: Sequence[dict]) -> pd.DataFrame:
+Results = Sequence[dict] | pd.DataFrame  # result dicts of any runs, or what `frame` made of them
+
+
+def frame(results: Results) -> pd.DataFrame:
     """One row per configuration and seed: the newest where there are several, none for images that have changed since.
+
+    Every table is made of this one; who makes many of the same results makes it once and hands it on, as it stays what
+    it is.
 
     Returns:
         Columns task, source, target, method, clusters (missing where the method has no K), variant (settings that
@@ -66,6 +72,8 @@ def frame(results: Sequence[dict]) -> pd.DataFrame:
     Raises:
         InputError: No results.
     """
+    if isinstance(results, pd.DataFrame):
+        return results
     if not results:
         raise InputError("no results to tabulate: give the result dicts of finished runs")
     base = _base(results)
@@ -105,7 +113,7 @@ def _gaps(every: pd.DataFrame) -> pd.Series:
     return share_of_gap(every["mAP"], *ends)
 
 
-def table(results: Sequence[dict]) -> pd.DataFrame:
+def table(results: Results) -> pd.DataFrame:
     """Mean and standard deviation over seeds of the last epoch's scores, and of the gap that they close.
 
     Returns:
@@ -176,7 +184,7 @@ def spread(mean: float, sd: float, digits: int = 1, missing: str = "–") -> str
     return f"{mean:.{digits}f}{deviation}".replace("-", "−")
 
 
-def label_quality(results: Sequence[dict]) -> pd.DataFrame:
+def label_quality(results: Results) -> pd.DataFrame:
     """Pseudo labels of the first and of the last epoch, mean over seeds, for the methods that cluster.
 
     Returns:
@@ -192,7 +200,7 @@ def label_quality(results: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pairs(results: Sequence[dict], a: str, b: str) -> pd.DataFrame:
+def pairs(results: Results, a: str, b: str) -> pd.DataFrame:
     """mAP of two methods side by side, where task, seed, K and every other setting agree.
 
     Returns:
@@ -207,9 +215,7 @@ def pairs(results: Sequence[dict], a: str, b: str) -> pd.DataFrame:
     return both[["task", "clusters", "variant", "seed", "a", "b", "difference"]].reset_index(drop=True)
 
 
-def paired(
-    results: Sequence[dict], a: str = "mmt", b: str = "hard", by: Sequence[str] = ("task", "variant")
-) -> pd.DataFrame:
+def paired(results: Results, a: str = "mmt", b: str = "hard", by: Sequence[str] = ("task", "variant")) -> pd.DataFrame:
     """Mean paired difference a − b in mAP, with its 95 % interval by Student's t on n − 1 degrees of freedom.
 
     Args:
@@ -251,15 +257,17 @@ def main_profile(results: Sequence[dict]) -> str:
 
 def _base(results: Sequence[dict]) -> dict[str, dict[str, Any]]:
     """Per method, the settings that count as unchanged. The learning rate is a method's own, the rest is common."""
-    profile = main_profile(results)
-    bases = {}
+    values: dict[str, Counter] = defaultdict(Counter)
+    for result in results:
+        for name, value in result.get("config", {}).items():
+            values[f"lr {result['method']}" if name == "lr" else name][json.dumps(value)] += 1
+    profile, bases = main_profile(results), {}
     for method in {result["method"] for result in results}:
         base = make_settings(profile, method=method).to_dict()
         for name, default in base.items():
-            scope = [r for r in results if name != "lr" or r["method"] == method]
-            values = [json.dumps(r["config"][name]) for r in scope if name in r.get("config", {})]
+            found = values[f"lr {method}" if name == "lr" else name]
             # The profile was another when they were made; corrected labels are of no profile.
-            if values and json.dumps(default) not in values and name != "target_labels":
-                base[name] = json.loads(Counter(values).most_common(1)[0][0])
+            if found and json.dumps(default) not in found and name != "target_labels":
+                base[name] = json.loads(found.most_common(1)[0][0])
         bases[method] = base
     return bases
