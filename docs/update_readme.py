@@ -86,22 +86,31 @@ STEPS = (("mmt", "hard"), ("mmt", "mmt_without_soft_losses"))
 
 
 def noise_section() -> str:
-    """mAP of the methods at each rate of dealt label noise, and from where on one leads another."""
-    sweep = matrix_results.read("phase_diagram", RESULTS)
+    """mAP of the methods at each rate of dealt label noise of both kinds, and from where on one leads another."""
+    sweep, biased = (matrix_results.read(name, RESULTS) for name in ("phase_diagram", "camera_noise"))
     if not sweep.runs:
         return sweep.note
+    picture = "![mAP against the share of labels replaced](noise_sweep.png)"
+    parts = ["In brackets the share of the gap that is closed. A label is replaced by any other one:"]
+    parts += [*_noise(sweep.results), picture]
+    if biased.runs:
+        whole = [r for r in sweep.results if not r["config"]["noise_rate"]]
+        parts += ["It is replaced by one of the same camera:", *_noise([*whole, *biased.results])]
+    return "\n\n".join(parts)
+
+
+def _noise(results: list[dict]) -> list[str]:
+    """A table over the rates of one kind of noise, and what it says."""
     bounds = [r for r in read_json(RESULTS / "quick.json") if r["method"] in ("direct", "supervised")]
     lines = []
-    for rate in sorted({result["config"]["noise_rate"] for result in sweep.results}):
-        chosen = [r for r in (*bounds, *sweep.results) if r["config"]["noise_rate"] in (0, rate)]
+    for rate in sorted({result["config"]["noise_rate"] for result in results}):
+        chosen = [r for r in (*bounds, *results) if r["config"]["noise_rate"] in (0, rate)]
         rows = [r for r in tables.table(chosen).to_dict("records") if bool(r["variant"]) == bool(rate)]
         found = {row["method"]: row for row in rows}
         lines.append([f"{rate:.0%}", *(_score(found.get(method)) for method in LABELLED)])
     table = _markdown(["labels replaced", *(METHODS[m].title for m in LABELLED)], lines)
-    leads = [crossing(sweep.results, "mmt", other) for other in ("hard", "mmt_without_soft_losses")]
-    sentences = [f"{lead}." for lead in leads if lead]
-    picture = "![mAP against the share of labels replaced](noise_sweep.png)"
-    return "\n\n".join([f"{table}\n\nIn brackets the share of the gap that is closed.", *sentences, picture])
+    leads = [crossing(results, *pair) for pair in (*STEPS, ("mmt_without_soft_losses", "hard"))]
+    return [table, *(f"{lead}." for lead in leads if lead)]
 
 
 def clusters_section() -> str:

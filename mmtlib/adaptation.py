@@ -144,13 +144,7 @@ def adapt(
         with timed("cluster"):
             labels = pseudo_labels(settings, epoch, features, target, memory)
         with timed("train"):
-            average = settings.cluster_features == "average"
-            rows = [sum(features) / len(features)] * len(networks) if average else features
-            # Each network and its mean begin with the cluster centres of their own features as classifier.
-            for i, network in enumerate(networks):
-                weights = clustering.classifier_weights(rows[i], labels)
-                for each in (network, *means[i : i + 1]):
-                    each.set_classifier(weights)
+            _start_classifiers(settings, networks, means, features, labels)
             losses = _train(settings, epoch, networks, means, labels, target)
         with timed("extract"):
             features = embeddings(settings, used, target.images)
@@ -210,6 +204,22 @@ def pseudo_labels(
         rng = np.random.default_rng(stream_seed(settings.seed, "noise", epoch))
         labels = measures.corrupt(labels, settings.noise_rate, settings.noise_kind, target.camids, rng)
     return labels
+
+
+def _start_classifiers(
+    settings: Settings,
+    networks: Sequence[nn.Module],
+    means: Sequence[nn.Module],
+    features: Sequence[Tensor],
+    labels: np.ndarray,
+) -> None:
+    """Give each network and its mean the cluster centres of their own features (or of the average) as classifier."""
+    if settings.cluster_features == "average":
+        features = [sum(features) / len(features)] * len(networks)
+    for i, network in enumerate(networks):
+        weights = clustering.classifier_weights(features[i], labels)
+        for each in (network, *means[i : i + 1]):
+            each.set_classifier(weights)
 
 
 def _train(
