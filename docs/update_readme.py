@@ -126,18 +126,12 @@ def clusters_section() -> str:
     places = list(dict.fromkeys((task, k) for task, k, _ in scores))
     lines = ([task, k, *(_score(scores.get((task, k, method))) for method in LABELLED)] for task, k in places)
     shown = _markdown(["task", "K", *(METHODS[m].title for m in LABELLED)], lines)
-    adapted = [r for r in table.results if r["method"] in LABELLED]
-    found = {pair: paired(adapted, *pair, by=("clusters", "variant")) for pair in STEPS}
-    sentences = [
-        f"{METHODS[a].title} minus {METHODS[b].title}, over all tasks: "
-        + "; ".join(
-            f"K = {row['clusters']}: {findings.difference(row)}"
-            for row in rows.dropna(subset="clusters").to_dict("records")
-        )
-        + "."
-        for (a, b), rows in found.items()
-    ]
-    return "\n\n".join([shown, *sentences])
+    lines = []
+    for times, group in ablations.by_times_k(table.results).items():
+        found = (paired(group, *pair, by=["variant"]).to_dict("records") for pair in STEPS)
+        lines.append([f"{times:g}", *(findings.difference(row) for (row,) in found)])
+    titles = (f"{METHODS[a].title} minus {METHODS[b].title}" for a, b in STEPS)
+    return "\n\n".join([shown, "Over all tasks:", _markdown(["times the profile's K", *titles], lines)])
 
 
 def rows_section(name: str, with_main: bool = False) -> str:

@@ -7,6 +7,7 @@ comes from, a list where it occurs several times. A source is one of
     FILE/TASK/METHOD-METHOD/COLUMN[/VARIANT] a row of `tables.paired`; TASK may be `all`
     memorised/RATE/METHOD/KIND               percent of right or wrong labels reproduced, in results/phase_diagram.json
     labels/TASK/METHOD/COLUMN                a row of `tables.label_quality` of results/standard.json
+    times/K/METHOD-METHOD/COLUMN             a row of `tables.paired` over all tasks, at K times the profile's K
     leads/TASK/COLUMN                        a row of `ablations.leads` of results/whose_gain.json
     bonus/TASK/METHOD/mAP                    best minus last epoch in results/whose_gain.json
     errors/KIND/CAUSE/METHOD/COLUMN          a row of `errors_left.relative` of results/errors_left.json, first task
@@ -65,6 +66,11 @@ def every(file: str) -> pd.DataFrame:
 
 
 @functools.cache
+def times_k() -> dict[float, list[dict]]:
+    return ablations.by_times_k(results("miniature"))
+
+
+@functools.cache
 def rows(kind: str, *methods: str) -> list[dict]:
     if kind == "published":
         return read_published().to_dict("records")
@@ -114,6 +120,9 @@ def value(source: str) -> float:
         file, candidate, column = where
         summary = read_json(ROOT / "results" / "search" / f"{file}.json")["summary"]
         return next(row[column] for row in summary if row["candidate"] == candidate)
+    if kind == "times":
+        times, pair, column = where
+        return tables.paired(times_k()[float(times)], *pair.split("-"), by=["variant"])[column].item()
     task, method, column, *rest = where
     if kind == "published":
         report, k = (*rest, None)[:2]
