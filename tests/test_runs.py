@@ -20,7 +20,9 @@ from mmtlib.config import METHODS, make_settings
 from mmtlib.data.tasks import load_task, open_dataset
 from mmtlib.files import read_json, write_atomic
 from mmtlib.results.tables import QUALITY
+from mmtlib.runs import parallel
 from mmtlib.runs.folder import RunFolder
+from mmtlib.runs.jobs import Display
 from mmtlib.runs.parallel import run_all
 from mmtlib.runs.run import pretrained, run, run_folder
 
@@ -122,6 +124,18 @@ def test_parallel_runs_equal_single_ones_and_failures_do_not_stop_others(out: Pa
     assert numbers(run_folder(good, tmp_path)) | {"result": {}} == numbers(single) | {"result": {}}
     assert run_folder(good, tmp_path).result["mAP"] == single.result["mAP"]
     assert run_folder(bad, tmp_path).result is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU a process of its own trains")
+def test_one_at_a_time_needs_no_other_process(out: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(parallel, "process_pool", None)
+    monkeypatch.setattr(Display, "SECONDS_BETWEEN_LINES", 0.0)
+    good = make_settings("smoke", **SHORT | {"iterations": 60})
+    assert numbers(run_all([good], tmp_path, workers=1)[0])["history"] == numbers(run(good, out))["history"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "3 runs to train" and sum("2/3 runs" in line for line in said) > 1, "silent while it trained"
+    with pytest.raises(RuntimeError, match="(?s)1 of 1 runs failed.*not finite"):
+        run_all([good.replace(method="hard", lr=1e30)], tmp_path)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -1,9 +1,11 @@
 """A queue of jobs, in which a job waits for those whose results it needs; and how far they are."""
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -116,6 +118,23 @@ class Display:
 
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, a thread counts, for jobs that keep this one busy."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                self.update()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def _work(self) -> float:
         return sum(job.cost * self.done[job.goal] for job in self.jobs)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def run_all(
 ) -> list[RunFolder]:
     """All the wanted runs, trained where they do not exist yet; progress with the time left goes to stderr.
 
-    `workers` are processes at a time; None: one per core, or one where there is a GPU.
+    `workers` are processes at a time; None: one per core, or one where there is a GPU. A single one on a CPU is this.
 
     Raises:
         InputError: A setting or the data cannot be used; found before or while training.
@@ -50,11 +51,16 @@ def run_all(
     new = list(dict.fromkeys(settings for folder, settings in zip(folders, wanted) if not folder.result))
     if jobs := missing(plan([Cell(profile, settings) for settings in new], out)):
         preflight.check(new)
-        if workers is None:
-            workers = 1 if torch.cuda.is_available() else usable_cores()
+        on_gpu = torch.cuda.is_available()  # which a process of its own leaves free again
+        workers = workers or (1 if on_gpu else usable_cores())
         draw_worlds(wanted)
-        with Display(jobs) as display, process_pool(workers) as pool:
-            failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update, workers)
+        with Display(jobs) as display:
+            if not on_gpu and min(workers, len(jobs)) == 1:  # another process would need seconds to begin
+                with display.watching():
+                    failed = work_off(jobs, lambda job: _executed(job, out), display.update, 1)
+            else:
+                with process_pool(workers) as pool:
+                    failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update, workers)
         _raise(failed, len(jobs))
     return folders
 
@@ -66,8 +72,18 @@ def draw_worlds(wanted: Sequence[Settings]) -> None:
             generate_world(name, settings)
 
 
+def _executed(job: Job, out: Path) -> Future:
+    """One job, here and now."""
+    future: Future = Future()
+    try:
+        future.set_result(_execute(job, out))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
 def _execute(job: Job, out: Path) -> None:
-    """One job, in a worker process."""
+    """One job."""
     if job.index is None:
         run(job.cell.settings, out, profile=job.cell.profile)
     else:
