@@ -22,7 +22,7 @@ from mmtlib.results.tables import SCORES, task_name
 from mmtlib.runs.parallel import run_all
 from mmtlib.runs.provenance import provenance
 
-TABLES = ("quick", "standard", "ablations", "whose_gain", "phase_diagram", "camera_noise", "miniature")
+TABLES = ("quick", "standard", "ablations", "whose_gain", "phase_diagram", "camera_noise", "clusters")
 
 
 def read_table(name: str, folder: Path | None = None) -> list[dict[str, Any]]:

@@ -114,20 +114,21 @@ def _noise(results: list[dict]) -> list[str]:
 
 
 def clusters_section() -> str:
-    """mAP for each task and K of the miniature table, and what one method gains on another at each K."""
-    table = matrix_results.read("miniature", RESULTS)
+    """mAP for each task and K, and what one method gains on another at half, once and twice the profile's K."""
+    table = matrix_results.read("clusters", RESULTS)
     if not table.runs:
         return table.note
+    results = matrix_results.with_main_rows(table.results, RESULTS)
     scores = {
         (row["task"], row["clusters"], row["method"]): row
-        for row in tables.table(table.results).to_dict("records")
+        for row in tables.table(results).to_dict("records")
         if row["method"] in LABELLED
     }
     places = list(dict.fromkeys((task, k) for task, k, _ in scores))
     lines = ([task, k, *(_score(scores.get((task, k, method))) for method in LABELLED)] for task, k in places)
     shown = _markdown(["task", "K", *(METHODS[m].title for m in LABELLED)], lines)
     lines = []
-    for times, group in ablations.by_times_k(table.results).items():
+    for times, group in ablations.by_times_k(results).items():
         found = (paired(group, *pair, by=["variant"]).to_dict("records") for pair in STEPS)
         lines.append([f"{times:g}", *(findings.difference(row) for (row,) in found)])
     titles = (f"{METHODS[a].title} minus {METHODS[b].title}" for a, b in STEPS)

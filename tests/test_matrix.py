@@ -15,6 +15,7 @@ from mmtlib import InputError
 from mmtlib.config import SEEDS, TASKS, has_clusters, make_settings
 from mmtlib.data.tasks import census
 from mmtlib.matrix.file import read_matrix
+from mmtlib.results.ablations import by_times_k
 
 MATRICES = Path(__file__).resolve().parents[1] / "matrices"
 GOOD = {"profile": "smoke", "tasks": [["plaza", "station"]], "methods": ["hard", "mmt"], "seeds": [1, 2]}
@@ -214,7 +215,8 @@ def test_the_matrices_of_the_checkout():
     miniature = {(c.settings.source, c.settings.target) for c in cells["miniature"]}
     assert miniature == set(TASKS["standard"])
     assert {c.settings.seed for c in cells["miniature"]} == set(SEEDS["standard"])
-    assert len(cells["miniature"]) == 4 * (5 * 5 + 3 * 2 * 3)  # five seeds of five rows; two more K, three seeds
+    assert len(cells["miniature"]) == 4 * 5 * 5 and len(cells["clusters"]) == 4 * 3 * 2 * 3
+    assert list(by_times_k({"profile": c.profile, **c.settings.to_dict()} for c in cells["clusters"])) == [0.5, 2]
     assert all(c.profile == "standard" for c in cells["miniature"] + cells["ablations"] + cells["phase_diagram"])
 
 

@@ -57,7 +57,7 @@ def results(file: str) -> list[dict]:
     found = content["results"] if isinstance(content, dict) else content
     if file == "camera_noise":  # its rows without noise are those of the other kind
         found = [*found, *(r for r in results("phase_diagram") if not r["config"]["noise_rate"])]
-    return with_main_rows(found, ROOT / "results") if file == "whose_gain" else found
+    return with_main_rows(found, ROOT / "results") if file in ("whose_gain", "clusters") else found
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def every(file: str) -> pd.DataFrame:
 
 @functools.cache
 def times_k() -> dict[float, list[dict]]:
-    return ablations.by_times_k(results("miniature"))
+    return ablations.by_times_k(results("clusters"))
 
 
 @functools.cache
