@@ -290,6 +290,11 @@ def guessed_clusters(images: int) -> int:
     return max(2, images // 26)
 
 
+def own_clusters(profile: str, target: str) -> int:
+    """The K of a profile for a target; of an unknown profile, that of `quick`."""
+    return PROFILES.get(profile, {}).get("clusters", TARGET_CLUSTERS.get(target, Settings.clusters))
+
+
 def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     """The settings of a profile, with changes on top.
 
@@ -300,8 +305,7 @@ def make_settings(profile: str = "quick", **changes: Any) -> Settings:
     values = PROFILES[profile] | changes
     if "lr" not in values and values.get("method") in list(METHOD_LR):
         values["lr"] = METHOD_LR[values["method"]]
-    if "clusters" not in values:
-        values["clusters"] = TARGET_CLUSTERS.get(values.get("target", "station"), Settings.clusters)
+    values.setdefault("clusters", own_clusters(profile, values.get("target", Settings.target)))
     return Settings().replace(**values)
 
 

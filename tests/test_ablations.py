@@ -171,3 +171,12 @@ def test_the_lead_under_both_clusterings_is_paired_by_task_and_seed():
 def test_the_published_lead_halves_with_dbscan():
     mean = ablations.published_leads().set_index("task").loc["all"]
     assert (round(mean["kmeans"], 1), round(mean["dbscan"], 1)) == (10.3, 5.1)
+
+
+def test_results_by_their_k_beside_the_profiles():
+    to_plaza = {"source": "station", "target": "plaza"}
+    rows = [result("mmt", 1, 50.0, clusters=k, **to_plaza) for k in (120, 30, 60)]
+    others = [result("hard", 1, 40.0, source="plaza", target="city", clusters=42), result("direct", 1, 30.0)]
+    found = ablations.by_times_k([*rows, *others])
+    assert {times: [r["clusters"] for r in each] for times, each in found.items()} == {0.5: [30, 42], 1: [60], 2: [120]}
+    assert list(found) == [0.5, 1, 2]

@@ -149,6 +149,12 @@ def test_every_epoch_of_a_run_is_scored(tmp_path) -> None:
     assert without["density"] != first["density"], "of a row that knows the cameras, without their means"
 
 
+def test_the_plaza_may_be_the_target(tmp_path) -> None:
+    write_run(tmp_path, source="station", target="plaza")
+    rows = validators.validate([tmp_path], tmp_path / "validators.json", print)
+    assert set(rows["task"]) == {"station→plaza"} and rows["usual"].all()
+
+
 def test_dbscan_that_leaves_all_images_out_is_scored_by_what_is_left(tmp_path) -> None:
     scores = run_scores(write_run(tmp_path, "mmt_dbscan", noise=100.0, min_samples=30))[0]
     assert [name for name in VALIDATORS if scores[name] is not None] == ["density", "stay"] and scores["stay"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mmtlib import InputError
-from mmtlib.config import METHODS, has_clusters, make_settings
+from mmtlib.config import METHODS, has_clusters, own_clusters
 from mmtlib.results.findings import number
 from mmtlib.results.runs import FinishedRun, read_published
 from mmtlib.results.tables import SCORES, TITLES, Results, frame, interval, paired, pairs, spreads, table
@@ -138,8 +138,8 @@ def by_times_k(results: Iterable[dict]) -> dict[float, list[dict]]:
     """Results of methods with K by how many times the profile's K for their target it is: 0.5, 1 and 2, rising."""
     found: dict[float, list[dict]] = {}
     for result in filter(lambda each: has_clusters(each["method"]), results):
-        own = make_settings(result["profile"], target=result["target"]).clusters
-        found.setdefault(round(result["clusters"] / own, 1), []).append(result)
+        times = result["clusters"] / own_clusters(result["profile"], result["target"])
+        found.setdefault(round(times, 1), []).append(result)
     return dict(sorted(found.items()))
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from mmtlib import InputError
 from mmtlib.adaptation import pseudo_labels
 from mmtlib.clustering import classifier_weights
-from mmtlib.config import METHODS, PROFILES, Settings, has_clusters, make_settings
+from mmtlib.config import METHODS, Settings, has_clusters, own_clusters
 from mmtlib.data.readers import Split
 from mmtlib.data.tasks import open_dataset
 from mmtlib.distances import as_features, one_thread
@@ -174,9 +174,7 @@ def validate(places: Sequence[Path], file: Path, say: Callable[[str], None]) -> 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
     """What tells a run of `tables.frame` from others, and whether its settings are those that nobody chose."""
     result, named = row["result"], {name: row[name] for name in ("task", "method", "variant", "seed")}
-    profile = result["profile"] if result["profile"] in PROFILES else "quick"
-    own_k = make_settings(profile, target=result["target"]).clusters
-    usual = result["clusters"] == own_k and not row["variant"]
+    usual = result["clusters"] == own_clusters(result["profile"], result["target"]) and not row["variant"]
     return {"run": result["config_hash"], "clusters": result["clusters"]} | named | {"usual": usual}
 
 
