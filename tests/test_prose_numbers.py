@@ -235,6 +235,12 @@ README = [
     ("+5.1", "whose_gain/all/mmt-cluster_contrast/mean"),
     ("+2.5", "whose_gain/all/mmt-cluster_contrast/low"),
     ("+7.8", "whose_gain/all/mmt-cluster_contrast/high"),
+    ("+9.2", "times/0.5/mmt-hard/mean"),
+    ("+8.5", "times/1.0/mmt-hard/mean"),
+    ("+7.4", "times/2.0/mmt-hard/mean"),
+    ("+4.4", "times/0.5/mmt-mmt_without_soft_losses/mean"),
+    ("+2.0", "times/1.0/mmt-mmt_without_soft_losses/mean"),
+    ("+0.2", "times/2.0/mmt-mmt_without_soft_losses/mean"),
     ("0.6", "validators/epoch/usual/regret"),
 ]
 
