@@ -113,7 +113,7 @@ class Display:
         self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %", disable=None)
 
     def __enter__(self) -> Self:
-        self._say(f"{len(self.jobs)} runs to train")
+        self._say(f"{len(self.jobs)} run{'s' * (len(self.jobs) > 1)} to train")
         return self
 
     def __exit__(self, *exception: object) -> None:
