@@ -133,7 +133,7 @@ def test_one_at_a_time_needs_no_other_process(out: Path, tmp_path: Path, monkeyp
     good = make_settings("smoke", **SHORT | {"iterations": 60})
     assert numbers(run_all([good], tmp_path, workers=1)[0])["history"] == numbers(run(good, out))["history"]
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "3 runs to train" and sum("2/3 runs" in line for line in said) > 1, "silent while it trained"
+    assert said[0] == "3 runs to train" and any("2/3 runs" in line for line in said), "silent while it trained"
     with pytest.raises(RuntimeError, match="(?s)1 of 1 runs failed.*not finite"):
         run_all([good.replace(method="hard", lr=1e30)], tmp_path)
 

@@ -68,13 +68,8 @@ def run_batch(
             numbers = {job: number for number, job in enumerate(jobs)}
             dask = scheduler and workers.dask_workers(out, scheduler, say)
             place = dask or workers.local_slots(out, slots)
-            with Display(left) as display, place as (submit, check):
-
-                def update() -> None:
-                    check()
-                    display.update()
-
-                failed = work_off(left, lambda job: submit(numbers[job]), update)
+            with Display(left), place as (submit, check):
+                failed = work_off(left, lambda job: submit(numbers[job]), check)
         runs = [run for job in jobs if job.index is None and (run := RunFolder(job.folder)).result]
         if runs:
             say(f"report: {write_report(out, command=f'mmt batch {matrix} --out {out}')}")

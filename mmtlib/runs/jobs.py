@@ -3,9 +3,8 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -67,7 +66,7 @@ def missing(jobs: Sequence[Job]) -> list[Job]:
 
 
 def work_off(
-    jobs: Sequence[Job], submit: Callable[[Job], Future], update: Callable[[], None], slots: int | None = None
+    jobs: Sequence[Job], submit: Callable[[Job], Future], check: Callable[[], None], slots: int | None = None
 ) -> dict[Job, BaseException]:
     """Hand out each job as soon as those that it needs have ended, so that no worker waits for another one's.
 
@@ -75,7 +74,7 @@ def work_off(
 
     Args:
         jobs: In the order in which to begin them.
-        update: Called about twice a second.
+        check: Called about twice a second; what it raises ends the queue.
         slots: Jobs at a time; None: all that could begin are handed out, and wait elsewhere. A job that is held back
             here can be overtaken by a longer one that becomes ready meanwhile, so that the short ones come last.
 
@@ -95,12 +94,15 @@ def work_off(
             job = running.pop(future)
             if error := CancelledError() if future.cancelled() else future.exception():
                 failed[job] = error
-        update()
+        check()
     return failed
 
 
 class Display:
-    """Progress over all jobs, read from the runs' own history files: a bar on a terminal, plain lines elsewhere."""
+    """Progress over all jobs, read from the runs' own history files: a bar on a terminal, plain lines elsewhere.
+
+    A thread of its own reads, as this one may be at work.
+    """
 
     SECONDS_BETWEEN_LINES = 10.0
 
@@ -111,35 +113,27 @@ class Display:
         self.first, self.latest = self._work(), ""
         self.started = self.printed = time.monotonic()
         self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %", disable=None)
+        self.over, self.reader = threading.Event(), threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Self:
         self._say(f"{len(self.jobs)} run{'s' * (len(self.jobs) > 1)} to train")
+        self.reader.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.over.set()
+        self.reader.join()
         self.bar.close()
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Inside, a thread counts, for jobs that keep this one busy."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.5):
-                self.update()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
+    def _read(self) -> None:
+        while not self.over.wait(0.5):
+            self._update()
+        self._update()
 
     def _work(self) -> float:
         return sum(job.cost * self.done[job.goal] for job in self.jobs)
 
-    def update(self) -> None:
+    def _update(self) -> None:
         """Count again, and say how far the jobs are."""
         for job in self.jobs:
             if (done := job.done) > self.done[job.goal]:

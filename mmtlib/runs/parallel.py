@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -54,13 +55,10 @@ def run_all(
         on_gpu = torch.cuda.is_available()  # which a process of its own leaves free again
         workers = workers or (1 if on_gpu else usable_cores())
         draw_worlds(wanted)
-        with Display(jobs) as display:
-            if not on_gpu and min(workers, len(jobs)) == 1:  # another process would need seconds to begin
-                with display.watching():
-                    failed = work_off(jobs, lambda job: _executed(job, out), display.update, 1)
-            else:
-                with process_pool(workers) as pool:
-                    failed = work_off(jobs, lambda job: pool.submit(_execute, job, out), display.update, workers)
+        here = not on_gpu and min(workers, len(jobs)) == 1  # another process would need seconds to begin
+        with Display(jobs), nullcontext() if here else process_pool(workers) as pool:
+            submit = _executed if pool is None else functools.partial(pool.submit, _execute)
+            failed = work_off(jobs, lambda job: submit(job, out), lambda: None, workers)
         _raise(failed, len(jobs))
     return folders
 
