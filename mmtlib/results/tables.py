@@ -60,8 +60,8 @@ Results = Sequence[dict] | pd.DataFrame  # result dicts of any runs, or what `fr
 def frame(results: Results) -> pd.DataFrame:
     """One row per configuration and seed: the newest where there are several, none for images that have changed since.
 
-    Every table is made of this one; who makes many of the same results makes it once and hands it on, as it stays what
-    it is.
+    Every table is made of this one. Who makes many of the same results makes it once and hands it on: a frame is
+    returned as it is.
 
     Returns:
         Columns task, source, target, method, clusters (missing where the method has no K), variant (settings that
