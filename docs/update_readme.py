@@ -35,7 +35,7 @@ DOCS, RESULTS, README = REPOSITORY / "docs", REPOSITORY / "results", REPOSITORY 
 MARGIN = 24
 PROFILES = {
     "quick": "`quick`: plaza→station, 3 seeds (`make run`)",
-    "standard": "`standard`: all four tasks, 5 seeds (`make run PROFILE=standard`)",
+    "standard": "`standard`: all four tasks, 5 seeds (`make run PROFILE=standard`; camera norm by whose_gain.yaml)",
 }
 
 

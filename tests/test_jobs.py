@@ -5,9 +5,12 @@ from __future__ import annotations
 from concurrent.futures import Future
 from pathlib import Path
 
+import pytest
+
+from mmtlib import InputError
 from mmtlib.config import make_settings
 from mmtlib.runs.cells import Cell
-from mmtlib.runs.jobs import Job, work_off
+from mmtlib.runs.jobs import Display, Job, work_off
 
 
 def job(folder: Path, name: str, needs: tuple[str, ...] = ()) -> Job:
@@ -36,3 +39,14 @@ def test_with_slots_a_short_job_does_not_begin_before_a_longer_one_that_was_not_
 
     assert work_off(jobs, submit, update, slots=2) == {}
     assert begun == ["first", "second", "long", "short"]  # all handed out at once: short before long
+
+
+def test_what_progress_could_not_read_is_raised_at_the_end_and_hides_no_other_error(tmp_path):
+    one = job(tmp_path, "one")
+    with pytest.raises(InputError, match="history.jsonl does not hold JSON"), Display([one]):
+        one.folder.mkdir()
+        (one.folder / "history.jsonl").write_text("{")
+    (one.folder / "history.jsonl").unlink()
+    with pytest.raises(KeyboardInterrupt), Display([one]):
+        (one.folder / "history.jsonl").write_text("{")
+        raise KeyboardInterrupt

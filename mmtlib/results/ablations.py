@@ -135,7 +135,7 @@ def gains(results: Sequence[dict], a: str, b: str, *settings: str) -> dict[tuple
 
 
 def by_times_k(results: Iterable[dict]) -> dict[float, list[dict]]:
-    """Results of methods with K by how many times the profile's K for their target it is: 0.5, 1 and 2, rising."""
+    """Results of methods with K by how many times the profile's K for their target it is, to a tenth, rising."""
     found: dict[float, list[dict]] = {}
     for result in filter(lambda each: has_clusters(each["method"]), results):
         times = result["clusters"] / own_clusters(result["profile"], result["target"])

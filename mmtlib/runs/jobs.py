@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -101,7 +101,7 @@ def work_off(
 class Display:
     """Progress over all jobs, read from the runs' own history files: a bar on a terminal, plain lines elsewhere.
 
-    A thread of its own reads, as this one may be at work.
+    A thread of its own reads, as this one may be at work; what it could not read is raised at the end.
     """
 
     SECONDS_BETWEEN_LINES = 10.0
@@ -113,17 +113,19 @@ class Display:
         self.first, self.latest = self._work(), ""
         self.started = self.printed = time.monotonic()
         self.bar = tqdm(total=100, bar_format="{desc} {bar} {percentage:3.0f} %", disable=None)
-        self.over, self.reader = threading.Event(), threading.Thread(target=self._read, daemon=True)
+        self.over, self.threads = threading.Event(), ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
         self._say(f"{len(self.jobs)} run{'s' * (len(self.jobs) > 1)} to train")
-        self.reader.start()
+        self.reading = self.threads.submit(self._read)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, *exception: object) -> None:
         self.over.set()
-        self.reader.join()
+        self.threads.shutdown()
         self.bar.close()
+        if kind is None:
+            self.reading.result()
 
     def _read(self) -> None:
         while not self.over.wait(0.5):
