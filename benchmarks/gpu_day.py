@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,6 +58,12 @@ def pieces(runs: Path, results: Path, tiny: bool) -> dict[str, list[str]]:
             *mmt, "run", "--profile", "smoke" if tiny else "standard", "--out", str(runs / "standard"),
         ],
     }  # fmt: skip
+
+
+def portable(command: list[str]) -> str:
+    """A command as it would be typed in the checkout: without this machine's Python and folders."""
+    words = [word.removeprefix(f"{home()}{os.sep}") for word in command]
+    return shlex.join(["python" if word == sys.executable else word for word in words])
 
 
 def work(command: list[str], seconds: float) -> tuple[int | None, float, str]:
@@ -119,12 +126,12 @@ def main() -> int:
     for name in left:
         if (seconds := end - time.monotonic()) <= 0:
             break
-        print(f"{name}: {' '.join(commands[name])}", flush=True)
+        print(f"{name}: {portable(commands[name])}", flush=True)
         status, taken, said = work(commands[name], seconds)
         before = done.get(name, {}).get("seconds", 0.0)
         done[name] = {
             "status": "stopped" if status is None else "finished" if status == 0 else f"failed ({status})",
-            "command": " ".join(commands[name]),
+            "command": portable(commands[name]),
             "seconds": before + taken,
             "last_words": said,
             "trainings": epochs(runs / ("standard" if name == "standard" else "paper")) if name in TRAIN else [],

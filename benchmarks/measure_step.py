@@ -168,10 +168,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=home() / "results" / "gpu_step.json")
     options = parser.parse_args()
     rates = machine_rates(256 if options.tiny else 4096 if DEVICE.type == "cuda" else 2048)
+    chosen = "".join(f' --network "{name}"' for name in options.network or ())
     record: dict[str, Any] = {
-        "command": "python benchmarks/measure_step.py",
+        "command": "python benchmarks/measure_step.py" + chosen,
         "machine": rates,
         "networks": {},
+        "hardware": hardware(),
+        "versions": versions(),
     }
     for name in options.network or NETWORKS:
         settings = NETWORKS[name]
@@ -179,7 +182,7 @@ def main() -> int:
             settings = settings.replace(height=32, width=16, num_ids=4, bn_group=min(8, settings.bn_group))
         record["networks"][name] = study(settings, 1 if options.tiny else options.steps, rates)
         print(name, record["networks"][name], flush=True)
-    write_json(options.out, record | {"hardware": hardware(), "versions": versions()})
+        write_json(options.out, record)  # after each: whoever stops the next one keeps this one
     variants = [v for each in record["networks"].values() for v in each["variants"].values()]
     return int(any(v["largest_relative_difference"] > v["bound"] for v in variants))
 
