@@ -1,6 +1,6 @@
 """A day on a GPU, in pieces of at most ten minutes that need no network: what only a GPU can show, in one command.
 
-    python benchmarks/gpu_day.py [--minutes 10] [--only PIECE …] [--list] [--tiny]
+    python benchmarks/gpu_day.py [--minutes 10] [--only PIECE …] [--set KEY=VALUE …] [--list] [--tiny]
 
 Each call goes on where the last one stopped, works for `--minutes`, and stops in time; a training that is stopped goes
 on from its last epoch. `results/gpu_day.json` says of each piece how it ended, its command and its time; the pieces
@@ -14,7 +14,9 @@ Pieces, in this order:
     adapt      MMT from there: as many of the 40 epochs as fit, in two networks that start from no ImageNet weights
     standard   `mmt run` in the `standard` profile: four tasks, five seeds, notebooks, report
 
-`--tiny` does each piece in miniature, on a CPU too: whether the day would run.
+`--tiny` does each piece in miniature, on a CPU too: whether the day would run. `--set` changes settings of `source` and
+`adapt`: `source_epochs=6` for a short one, `world_scale=benchmarks/market_train.json` for Market-1501's and DukeMTMC's
+training sets beside small test sets, which are drawn in half the time.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,13 +42,15 @@ SECONDS_TO_STOP = 30  # that a piece gets to end after it was told to
 # Nothing is downloaded: the networks start at random, and such networks share no feature space.
 PAPER = ["--profile", "paper", "--set", "imagenet=", "--set", "cluster_features=concat", "--source", "plaza"]
 TINY = "world_scale=tiny height=32 width=16 num_ids=4 source_epochs=1 source_iterations=2 epochs=1 iterations=2".split()
+TINY += ["clusters=4", "bn_group=8"]
 
 
-def pieces(runs: Path, results: Path, tiny: bool) -> dict[str, list[str]]:
+def pieces(runs: Path, results: Path, tiny: bool, changes: Sequence[str] = ()) -> dict[str, list[str]]:
     """The command of each piece."""
     mmt, here = [sys.executable, "-m", "mmtlib"], Path(__file__).parent
-    small = [word for change in (*TINY, "clusters=4", "bn_group=8") for word in ("--set", change)] if tiny else []
-    paper = [*mmt, "adapt", *PAPER, "--target", "station", "--out", str(runs / "paper"), *small]
+    changes = [*(TINY if tiny else ()), *changes]
+    paper = [*mmt, "adapt", *PAPER, "--target", "station", "--out", str(runs / "paper")]
+    paper += [word for change in changes for word in ("--set", change)]
     bench = ["--size", "tiny" if tiny else "market", "--skip-baselines", "--out", str(results)]
     only = ["--network", "small, stem stride 4", "--tiny"] if tiny else []
     return {
@@ -103,13 +108,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--only", action="append", metavar="PIECE", help="may be repeated; also those that are done")
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=home() / "runs" / "gpu_day")
     parser.add_argument("--results", type=Path, default=home() / "results")
     parser.add_argument("--list", action="store_true", help="say what is done and what is left")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     runs, results = options.runs.absolute(), options.results.absolute()
-    commands = pieces(runs, results, options.tiny)
+    commands = pieces(runs, results, options.tiny, options.changes)
     if unknown := set(options.only or ()) - set(commands):
         parser.error(f"unknown piece {', '.join(sorted(unknown))}: known are {', '.join(commands)}")
     file = results / "gpu_day.json"

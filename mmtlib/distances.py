@@ -7,10 +7,10 @@ Where that could decide a result, the callers compute the rows concerned again i
 rounding counts as equally far. On unit-length features a squared distance is 2 − 2·cosine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,14 +32,8 @@ def float32_products() -> Iterator[None]:
     """
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # PyTorch 2.9 on: one setting per backend
         backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-        before = [backend.fp32_precision for backend in backends]
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        try:
+        with _set([(backend, "fp32_precision", "ieee") for backend in backends]):
             yield
-        finally:
-            for backend, precision in zip(backends, before):
-                backend.fp32_precision = precision
     else:
         precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -47,6 +41,31 @@ def float32_products() -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Inside, a GPU's convolutions are the same bits each time, and float32 ones are not TF32. Also a decorator.
+
+    By itself cuDNN may add up a gradient in any order, so that a run would differ from its own repetition.
+    """
+    cudnn = torch.backends.cudnn
+    conv = (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    with _set([conv, (cudnn, "deterministic", True), (cudnn, "benchmark", False)]):
+        yield
+
+
+@contextmanager
+def _set(values: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Inside, objects' attributes have these values; afterwards those they had."""
+    before = [getattr(thing, name) for thing, name, _ in values]
+    for thing, name, value in values:
+        setattr(thing, name, value)
+    try:
+        yield
+    finally:
+        for (thing, name, _), value in zip(values, before):
+            setattr(thing, name, value)
 
 
 @contextmanager

@@ -17,11 +17,13 @@ from mmtlib.batches import normalise
 from mmtlib.config import METHODS, Settings
 from mmtlib.data.checks import unscored
 from mmtlib.data.tasks import Images, load_split, open_dataset
+from mmtlib.distances import repeatable_convolutions
 from mmtlib.networks import open_network
 from mmtlib.noise import measures
 
 
 @torch.no_grad()
+@repeatable_convolutions()
 def embeddings(settings: Settings, networks: Sequence[nn.Module], images: Tensor, batch: int = 256) -> list[Tensor]:
     """Embeddings of uint8 images (N, 3, H, W) by each network, (N, D) float32 of unit rows, on their device.
 
@@ -97,6 +99,7 @@ def camera_normalised(features: Tensor, camids: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
+@repeatable_convolutions()
 def camera_batch_normed(
     settings: Settings, network: nn.Module, images: Tensor, camids: np.ndarray, batch: int = 256
 ) -> Tensor:

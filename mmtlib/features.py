@@ -94,8 +94,12 @@ def embed(
 
 
 def _table(split: Split, name: str) -> pd.DataFrame:
-    paths = pd.Series(split.paths, dtype=object)
-    return pd.DataFrame(dict(zip(COLUMNS, (paths, name, split.pids, split.camids))))
+    return pd.DataFrame(dict(zip(COLUMNS, (_names(split.paths), name, split.pids, split.camids))))
+
+
+def _names(paths: Sequence[str]) -> pd.Series:
+    """A column of file names, which need not be text: pandas' type for strings refuses such where it has PyArrow."""
+    return pd.Series(paths, dtype=object)
 
 
 def write_csv(found: Features, file: Path) -> Path:
@@ -114,7 +118,7 @@ def read_features(folder: Path) -> Features:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in COLUMNS}
-            images = pd.DataFrame(columns | {"path": columns["path"].astype(object)})
+            images = pd.DataFrame(columns | {"path": _names(columns["path"].tolist())})
             found = Features(arrays["features"], images, json.loads(str(arrays["about"])))
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no features.npz: `mmt embed` writes one") from error
@@ -191,7 +195,7 @@ def _asked(known: Features, files: Sequence[str | Path], checkpoint: Path | None
     place = {os.path.join(root, path): row for row, path in enumerate(images["path"])}
     row = np.array([place.get(file, -1) for file in real])
     new, vectors = row < 0, known.vectors[row]
-    elsewhere = pd.DataFrame({"path": real, "split": "", "pid": NO_LABEL, "camid": NO_LABEL})
+    elsewhere = pd.DataFrame({"path": _names(real), "split": "", "pid": NO_LABEL, "camid": NO_LABEL})
     chosen = np.where(new, len(images) + np.arange(len(row)), row)
     asked = pd.concat([images, elsewhere], ignore_index=True).loc[chosen].assign(row=row)
     if new.any() or checkpoint:
@@ -234,9 +238,9 @@ def _answers(
     j = nearest.indices.numpy()[i, rank]
     return pd.DataFrame(
         {
-            "query": queries["path"].to_numpy()[i],
+            "query": _names(queries["path"].to_numpy()[i]),
             "rank": rank + 1,
-            "path": gallery["path"].to_numpy()[j],
+            "path": _names(gallery["path"].to_numpy()[j]),
             "distance": nearest.values.numpy()[i, rank].round(6),
             "same_camera": pd.arrays.BooleanArray(same_camera[i, j], camid[i, 0] < 0),
             "right": pd.arrays.BooleanArray(right[i, j], ~told[i, j]),

@@ -14,10 +14,12 @@ from mmtlib import InputError
 from mmtlib.batches import normalise
 from mmtlib.config import Settings
 from mmtlib.data.tasks import load_masks, load_task, open_dataset
+from mmtlib.distances import repeatable_convolutions
 from mmtlib.networks import ReIDNetwork
 
 
 @torch.no_grad()
+@repeatable_convolutions()
 def similarity_maps(network: ReIDNetwork, queries: Tensor, answers: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
     """How much each place of two images has to do with the cosine similarity of their embeddings.
 

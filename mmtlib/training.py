@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmtlib import InputError
+from mmtlib.distances import repeatable_convolutions
 from mmtlib.ema import update_mean_network
 from mmtlib.losses import batch_hard, soft_cross_entropy, soft_softmax_triplet, softmax_triplet
 
@@ -238,6 +239,7 @@ STEPS_BETWEEN_CHECKS = 32
 EAGER_STEPS = 3  # before a capture, so that every library has chosen its kernels
 
 
+@repeatable_convolutions()
 def take_steps(
     step: Callable[..., Parts], inputs: Iterable[Sequence[Tensor]], first: int = 0, *, graph: bool = True
 ) -> dict[str, float]:

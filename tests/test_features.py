@@ -281,8 +281,11 @@ def test_names_that_are_no_text_come_through(dataset, checkpoint, tmp_path):
     embed(str(folder), checkpoint, SETTINGS, tmp_path, quiet)
     known = read_features(tmp_path)
     assert name in known.images["path"].tolist()
-    page = write_search_page(known, search(known, [folder / name]), tmp_path, "", "")
-    assert name in pd.read_csv(tmp_path / "ranks.csv", encoding_errors="surrogateescape")["query"].tolist()
+    found = search(known, [folder / name])
+    # pandas' own type for strings refuses such names where it has PyArrow.
+    assert known.images["path"].dtype == found["query"].dtype == found["path"].dtype == object
+    page = write_search_page(known, found, tmp_path, "", "")
+    assert name in (tmp_path / "ranks.csv").read_text(encoding="utf-8", errors="surrogateescape")
     assert "udce9" in page.read_text(encoding="utf-8")
 
 

@@ -126,8 +126,10 @@ def test_right_pairs_show_one_person_from_two_cameras():
     settings = make_settings("smoke")
     pairs, few = right_pairs(settings), right_pairs(settings, most=5)
     part = load_task(settings)
-    names = [{bytes(image.numpy()): i for i, image in enumerate(side.images)} for side in (part.query, part.gallery)]
-    rows, columns = ([names[k][bytes(image.numpy())] for image in side] for k, side in enumerate(sides(pairs)))
+    names = [
+        {bytes(image.cpu().numpy()): i for i, image in enumerate(side.images)} for side in (part.query, part.gallery)
+    ]
+    rows, columns = ([names[k][bytes(image.cpu().numpy())] for image in side] for k, side in enumerate(sides(pairs)))
     assert rows == list(range(len(part.query.pids)))  # each query of this world has an answer
     assert (part.query.pids[rows] == part.gallery.pids[columns]).all()
     assert (part.query.camids[rows] != part.gallery.camids[columns]).all()

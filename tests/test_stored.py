@@ -108,6 +108,7 @@ def test_wrapped_networks_of_torch_itself_are_opened(tmp_path: Path) -> None:
     network.eval()
     images = torch.randn(2, 3, 64, 32)
     for wrapped in (averaged, compiled, nn.DataParallel(compiled)):
+        network.cpu()  # wrapping has moved it to a GPU
         assert not network.state_dict().keys() & wrapped.state_dict().keys()
         torch.save(wrapped.state_dict(), tmp_path / "a.pth")
         assert torch.equal(open_network(tmp_path / "a.pth", gain=2.0)(images), network(images))

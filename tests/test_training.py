@@ -15,7 +15,8 @@ from mmtlib.adaptation import learning_rate
 from mmtlib.config import make_settings
 from mmtlib.ema import update_mean_network
 from mmtlib.networks import build_network
-from mmtlib.training import cluster_contrast_step, co_teaching_step, mmt_step, source_step
+from mmtlib.training import adam as fused_adam
+from mmtlib.training import cluster_contrast_step, co_teaching_step, mmt_step, source_step, take_steps
 
 FOLDER = Path(__file__).parent / "reference"
 STEPS = np.load(FOLDER / "mmt_steps.npz")
@@ -204,3 +205,45 @@ def test_cluster_contrast_is_info_nce_against_a_memory_that_follows() -> None:
     assert parts["info_nce"].item() == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(network.classifier.weight.detach().double(), memory, rtol=1e-4, atol=1e-5)
     assert not torch.equal(network.base[0].weight, before)
+
+
+def test_convolutions_repeat_within_steps_and_the_setting_comes_back() -> None:
+    """cuDNN's own choices give other bits in each run; seen by its setting, which is there without a GPU too."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    def precision() -> str | bool:
+        return cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else cudnn.allow_tf32
+
+    def step(_: int, values: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append((cudnn.deterministic, precision()))
+        return {"loss": values.mean()}
+
+    before = cudnn.deterministic, precision()
+    take_steps(step, [(torch.ones(2),)])
+    assert seen[0][0] is True and seen[0][1] in ("ieee", False) and before[1] in ("tf32", True)
+    assert (cudnn.deterministic, precision()) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("name", ["small", "resnet50", "ibn-resnet50"])
+def test_on_a_gpu_steps_repeat_to_the_last_bit(name: str, graph: bool) -> None:
+    views = torch.randn(16, 2, 32, 3, 128, 64, generator=torch.Generator().manual_seed(0)).cuda()
+    pids = torch.arange(8, device="cuda").repeat_interleave(4)
+    options = {} if name == "small" else {"bn_group": 16}
+
+    def trained() -> list[torch.Tensor]:
+        networks = [build_network(name, 8, seed=seed, **options).cuda().train() for seed in (1, 2)]
+        means = [copy.deepcopy(network) for network in networks]
+        optimizer = fused_adam(networks, 3.5e-4, 5e-4)
+
+        def step(number: int | torch.Tensor, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+            low = torch.autocast("cuda", torch.bfloat16)
+            weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.9}
+            return mmt_step(networks, means, optimizer, tensors[:2], tensors[2], step=number, autocast=low, **weights)
+
+        take_steps(step, ((*pair, pids) for pair in views), graph=graph)
+        return [value for network in networks + means for value in network.state_dict().values()]
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(), trained(), strict=True))

@@ -120,6 +120,7 @@ def measure(call: Callable[[], Any], repeats: int = 1) -> Measured:
     best = None
     peak = 0.0
     if DEVICE.type == "cuda":
+        torch.cuda.synchronize()  # the first one starts the driver, which is no part of a call
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     for _ in range(repeats):
@@ -140,29 +141,36 @@ def measure(call: Callable[[], Any], repeats: int = 1) -> Measured:
     return best
 
 
-def machine_rates(side: int = 2048) -> dict[str, float]:
+def machine_rates(side: int | None = None) -> dict[str, float]:
     """What this machine does at best: matrix products (GFLOP/s) and copying (GB/s, read + written).
 
-    The float32 rate is the best of PyTorch's product, NumPy's, and (on a CPU) oneDNN's.
+    The float32 rate is the best of PyTorch's product, NumPy's, and (on a CPU) oneDNN's. `side` of the matrices: 2048;
+    on a GPU 8192 and ten products in a row, so that it is busy.
     """
+    on_gpu = DEVICE.type == "cuda"
+    side, times = side or (8192 if on_gpu else 2048), 10 if on_gpu else 1
+
+    def seconds(call: Callable[[], Any]) -> float:
+        return measure(lambda: [call() for _ in range(times)] and None, 5).seconds / times
+
     flops = 2 * side**3 / 1e9
     a, b = torch.randn(2, side, side, device=DEVICE)
     products = {"torch": lambda: a @ b}
-    if DEVICE.type == "cpu":
+    if not on_gpu:
         x, y = a.numpy(), b.numpy()
         products["numpy"] = lambda: x @ y
         if torch.backends.mkldnn.is_available():
             packed = a.to_mkldnn()
             products["onednn"] = lambda: F.linear(packed, b)
-    rates = {name: flops / measure(call, 5).seconds for name, call in products.items()}
+    rates = {name: flops / seconds(call) for name, call in products.items()}
     low = a.bfloat16(), b.bfloat16()
     source = torch.randn(side**2 * 16, device=DEVICE)  # 256 MB at full size, far beyond any cache
     target = torch.empty_like(source)
-    copy = measure(lambda: target.copy_(source), 5).seconds
+    copy = seconds(lambda: target.copy_(source))
     return {
         "float32_gflop_per_s": max(rates.values()),
         **{f"float32_gflop_per_s_{name}": rate for name, rate in rates.items()},
-        "bfloat16_gflop_per_s": flops / measure(lambda: low[0] @ low[1], 5).seconds,
+        "bfloat16_gflop_per_s": flops / seconds(lambda: low[0] @ low[1]),
         "copy_gb_per_s": 2 * source.numel() * 4 / copy / 1e9,
         "threads": torch.get_num_threads(),
     }

@@ -43,9 +43,9 @@ def write_search_page(
     pictures = dict(zip(paths, load_images(about["data"]["root"], paths, HEIGHT, width)))
     alike = _alike(known, listed, pictures, explain) if explain else {}
     lists = []
-    for query, rows in listed.groupby("query", sort=False):
+    for query in queries[:SHOWN]:
         answers = []
-        for row in rows.to_dict("records"):
+        for row in listed[listed["query"] == query].to_dict("records"):
             image = _image(pictures[row["path"]], f"answer {row['rank']}: {shown(row['path'])}")
             maps, name = alike.get((query, row["path"]), ()), shown(row["path"].rpartition("/")[2])
             known_right = None if row["right"] is pd.NA else bool(row["right"])
