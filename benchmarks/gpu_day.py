@@ -88,6 +88,7 @@ def work(command: list[str], seconds: float) -> tuple[int | None, float, str]:
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             said, _ = running.communicate()
+    said = said.replace(f"{home()}{os.sep}", "")
     return None if stopped else running.returncode, time.monotonic() - start, said[-1500:]
 
 

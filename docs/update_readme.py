@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtlib import figures
-from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS
+from mmtlib.config import MAIN_METHODS, METHODS, SEEDS, TASKS, make_settings
 from mmtlib.data.checks import PUBLISHED
 from mmtlib.files import read_json, write_atomic, write_json
 from mmtlib.results import ablations, errors_left, findings, matrix_results, tables, validators
@@ -370,19 +370,47 @@ def time_section() -> str:
 
 
 def gpu_section() -> str:
-    """The MMT step on a GPU: each network, each variant."""
-    file = RESULTS / "gpu_step.json"
-    if not file.exists():
+    """What was measured on a GPU: the hot paths beside the same machine's processors, the step, the day's pieces."""
+    files = [RESULTS / f"{name}.json" for name in ("bench_market", "bench_market_16_cores", "gpu_step", "gpu_day")]
+    if not all(file.exists() for file in files):
         return "On a GPU: not run."
-    record = read_json(file)
-    rows = []
-    for network, found in record["networks"].items():
+    bench, processors, step, day = map(read_json, files)
+    paths = [
+        [title, *(f"{record['benchmarks'][name]['rows'][row]['seconds']:.3f} s" for record in (bench, processors))]
+        for name, title, row in (*(each[:3] for each in SPEED[:3]), ("retrieval", "re-ranking", "ours: re-ranking"))
+    ]
+    variants, parts = [], []
+    for network, found in step["networks"].items():
+        parts.append(f"{network}: " + ", ".join(f"{name} {ms:.1f}" for name, ms in found["parts_ms"].items()))
         for name, variant in found["variants"].items():
-            more = [variant.get("images_per_second"), variant.get("times_floor")]
-            rows.append([network, name, f"{variant['ms']:.1f} ms", *("–" if x is None else f"{x:.1f}" for x in more)])
-    table = _markdown(["network", "variant", "a step", "images per second", "× floor"], rows)
-    title = f"The MMT step on an {record['hardware']['gpu']} (`{record['command']}`)"
-    return f"{title}. {record.get('note', '')}\n\n{table}"
+            floor = f"{variant['times_floor']:.1f}" if "times_floor" in variant else "–"
+            row = [f"{variant['ms']:.1f} ms", f"{variant['images_per_second']:,.0f}", floor]
+            variants.append([network, name, found["precision"], *row])
+    pieces, epoch = [], {}
+    for name, piece in day["pieces"].items():
+        kind = {"source": "source", "adapt": "mmt"}.get(name)
+        own = [each for each in piece["trainings"] if each["run"].split("-")[0] == kind]
+        epoch |= {name: each["seconds_per_epoch"] for each in own}
+        stages = ", ".join(f"{stage} {each:.1f} s" for stage, each in epoch.get(name, {}).items())
+        seconds, command = f"{piece['seconds']:.0f} s", f"`{piece['command']}`"
+        pieces.append([name, piece["status"], seconds, stages or "–", command])
+    paper = make_settings("paper")
+    steps = paper.epochs * paper.iterations * step["networks"]["resnet50"]["variants"]["CUDA graph"]["ms"] / 1e3
+    whole = (2 * paper.source_epochs * epoch["source"]["train"] + steps) / 60
+    gpu, note = step["hardware"]["gpu"], step.get("note", "")
+    return "\n\n".join(
+        [
+            f"On an {gpu} (`{bench['command']}`) and on the cores of such a machine, with N, Q, G, D and K as above:",
+            _markdown(["", "GPU", f"{processors['hardware']['cores']} cores"], paths),
+            f"The MMT step on an {gpu} (`{step['command']}`). {note}",
+            _markdown(["network", "variant", "precision", "a step", "images per second", "× floor"], variants),
+            f"Milliseconds of the parts, one kernel after another: {'; '.join(parts)}.",
+            "Pieces of `python benchmarks/gpu_day.py` that were run there:",
+            _markdown(["piece", "ended", "in all", "an epoch", "command"], pieces),
+            f"By these seconds the training steps of one `paper` run of MMT, with both its pre-trainings, would take "
+            f"{whole:.0f} minutes: computed, not run.",
+        ]
+    )
 
 
 def updated(text: str) -> str:
