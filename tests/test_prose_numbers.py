@@ -253,6 +253,21 @@ def test_numbers_in_the_readme_are_the_committed_ones():
     assert [written(value(source), number) for number, source in README] == found
 
 
+def test_whole_numbers_in_sentences_are_the_committed_ones():
+    """Those that no cell's metadata names, as they are neither bold nor with a decimal point."""
+    by_k = {times: tables.frame(rows).set_index(["task", "method", "seed"])["mAP"] for times, rows in times_k().items()}
+    costs = [(by_k[1.0] - by_k[times]).dropna().groupby("method").mean() for times in (0.5, 2.0)]
+    ends = min(cost.min() for cost in costs), max(cost.max() for cost in costs)
+    said = "Half or twice the K costs each method {:.0f} to {:.0f} mAP".format(*ends)
+    cells = nbformat.read(ROOT / "notebooks" / "05_ablations_and_alternatives.ipynb", as_version=4).cells
+    for text in ((ROOT / "README.md").read_text("utf-8"), "\n".join(cell.source for cell in cells)):
+        assert said in " ".join(text.split())
+    again = read_json(ROOT / "results" / "retrained_cells.json")["cells"]
+    of, same = len({cell["table"] for cell in again}), sum(cell["same_digits"] for cell in again)
+    said = f"{len(again)} cells of {of} tables, on the same kind of processor: {same} with the committed digits"
+    assert said in (ROOT / "docs" / "reliability.md").read_text("utf-8")
+
+
 def test_a_wrong_or_nameless_number_is_found():
     direct = "standard/plaza→station/direct/mAP"
     true = written(value(direct), "0.0")
