@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, SoftFileLock
+from filelock import FileLock
 
 from mmtlib import InputError
 
@@ -32,14 +32,11 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         filelock.Timeout: Another process holds it.
         InputError: The file system has no such locks.
     """
-    lock = FileLock(path, timeout=timeout)
+    lock = FileLock(path, timeout=timeout, fallback_to_soft=False)  # to a file that outlives a killed holder
     try:
         lock.acquire()
-        if isinstance(lock, SoftFileLock):  # its way out without flock: a file that outlives a killed holder
-            lock.release()
-            raise NotImplementedError("no flock")
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
         raise InputError(
             f"the file system of {path.parent} refuses locks ({error}), without which two processes could write one "

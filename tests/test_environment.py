@@ -73,7 +73,6 @@ def test_notebooks_run_in_this_python_whatever_the_surroundings(tmp_path, monkey
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-@pytest.mark.filterwarnings("ignore:flock not supported")
 def test_a_file_system_without_locks_is_named_with_the_remedy(number, tmp_path, monkeypatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 
