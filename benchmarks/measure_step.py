@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtlib.adaptation import compile_networks
 from mmtlib.batches import augmented_views
 from mmtlib.config import Settings, make_settings
+from mmtlib.distances import repeatable_convolutions
 from mmtlib.ema import update_mean_network
 from mmtlib.evaluation import autocast
 from mmtlib.files import home, write_json
@@ -80,6 +81,7 @@ class Bench:
 
         return take_steps(step, ((*view, self.pids) for view in self.views(count)), graph=graph)
 
+    @repeatable_convolutions()
     def parts(self, repeats: int) -> dict[str, float]:
         """Milliseconds of each part of a step by itself, one kernel after another: they add up to about a step."""
         views = next(iter(self.views(1)))

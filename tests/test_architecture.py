@@ -50,7 +50,9 @@ import mmtlib.world
 assert "torch" not in sys.modules, "drawing"
 import mmtlib.clustering
 assert not {"faiss", "sklearn", "numba"} & set(sys.modules), "clustering"
-import mmtlib.course.lessons, mmtlib.runs.run
+import mmtlib.runs.run
+assert "scipy.optimize" not in sys.modules, "training"
+import mmtlib.course.lessons
 assert "torchvision" not in sys.modules, "small networks"
 """
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linear_sum_assignment
 
 from mmtlib import InputError
 
@@ -97,6 +96,8 @@ def label_flow(before: np.ndarray, after: np.ndarray) -> LabelFlow:
     Cluster numbers mean nothing from one epoch to the next. The matching is the one that keeps most images in place
     (Hungarian method on the table of common images).
     """
+    from scipy.optimize import linear_sum_assignment  # a seventh of what loads with training, which has no use for it
+
     if before.shape != after.shape:
         raise InputError(f"labels {before.shape} and {after.shape}: expected those of the same images twice")
     rows, row = np.unique(before, return_inverse=True)
