@@ -193,9 +193,8 @@ def errors_section() -> str:
 
 
 def choices_section() -> str:
-    """What choosing an epoch or a method without labels costs."""
-    scored, note = validators.read(RESULTS)
-    made = validators.choices(scored)
+    """What choosing an epoch, a method or K without labels costs."""
+    made, note = validators.read_choices(RESULTS)
     if made.empty:
         return note
     means = made.groupby(["question", "validator"], sort=False)[["rank", "regret", "gain"]].mean().astype(float)

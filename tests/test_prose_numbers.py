@@ -106,7 +106,7 @@ def frames(kind: str) -> pd.DataFrame:
         wrong = errors_left.read(folder)[0]
         one_task = wrong[wrong["task"] == wrong["task"].iloc[0]]
         return errors_left.relative(one_task).set_index(["kind", "cause", "method"])
-    made = validators.choices(validators.read(folder)[0])
+    made = validators.read_choices(folder)[0]
     return made.groupby(["question", "validator"])[["rank", "regret", "gain"]].mean().astype(float)
 
 

@@ -178,14 +178,25 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     return {"run": result["config_hash"], "clusters": result["clusters"]} | named | {"usual": usual}
 
 
-def read(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
-    """The scores that `mmt validate` wrote into a folder, and a note (see `read_rows`).
+def read(folder: str | Path | None = None, name: str = "validators") -> tuple[pd.DataFrame, str]:
+    """The scores that `mmt validate` wrote into `<name>.json` of a folder, and a note (see `read_rows`).
 
     Returns:
         A row per run and epoch: run (its hash), task, method, variant, clusters, seed, usual (K and all else are the
         profile's), epoch, mAP, and a column per validator.
     """
-    return read_rows("validators", "epochs", "mmt validate RUNS --out results/validators.json", folder)
+    return read_rows(name, "epochs", f"mmt validate RUNS --out results/{name}.json", folder)
+
+
+def read_choices(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
+    """`choices` of the committed files, each for the questions that its runs answer, and a note of their origin."""
+    made, notes = [], []
+    for name, questions in (("validators", ["epoch", "method"]), ("validators_clusters", ["K"])):
+        rows, note = read(folder, name)
+        every = choices(rows)
+        made.append(every[every["question"].isin(questions)])
+        notes.append(note)
+    return pd.concat([each for each in made if len(each)] or made[:1], ignore_index=True), "\n".join(notes)
 
 
 def choices(rows: pd.DataFrame) -> pd.DataFrame:
