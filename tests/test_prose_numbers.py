@@ -242,6 +242,8 @@ README = [
     ("+2.0", "times/1.0/mmt-mmt_without_soft_losses/mean"),
     ("+0.2", "times/2.0/mmt-mmt_without_soft_losses/mean"),
     ("0.6", "validators/epoch/usual/regret"),
+    ("0.1", "validators/K/usual/regret"),
+    ("2.8", "validators/K/stay/regret"),
 ]
 
 
