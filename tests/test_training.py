@@ -227,8 +227,9 @@ def test_convolutions_repeat_within_steps_and_the_setting_comes_back() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("low", [True, False], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("name", ["small", "resnet50", "ibn-resnet50"])
-def test_on_a_gpu_steps_repeat_to_the_last_bit(name: str, graph: bool) -> None:
+def test_on_a_gpu_steps_repeat_to_the_last_bit(name: str, low: bool, graph: bool) -> None:
     views = torch.randn(16, 2, 32, 3, 128, 64, generator=torch.Generator().manual_seed(0)).cuda()
     pids = torch.arange(8, device="cuda").repeat_interleave(4)
     options = {} if name == "small" else {"bn_group": 16}
@@ -239,9 +240,9 @@ def test_on_a_gpu_steps_repeat_to_the_last_bit(name: str, graph: bool) -> None:
         optimizer = fused_adam(networks, 3.5e-4, 5e-4)
 
         def step(number: int | torch.Tensor, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-            low = torch.autocast("cuda", torch.bfloat16)
-            weights = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.9}
-            return mmt_step(networks, means, optimizer, tensors[:2], tensors[2], step=number, autocast=low, **weights)
+            how = {"soft_ce_weight": 0.5, "soft_tri_weight": 0.8, "alpha": 0.9, "step": number}
+            how["autocast"] = torch.autocast("cuda", torch.bfloat16, enabled=low)
+            return mmt_step(networks, means, optimizer, tensors[:2], tensors[2], **how)
 
         take_steps(step, ((*pair, pids) for pair in views), graph=graph)
         return [value for network in networks + means for value in network.state_dict().values()]
