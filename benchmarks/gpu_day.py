@@ -67,8 +67,8 @@ def pieces(runs: Path, results: Path, tiny: bool, changes: Sequence[str] = ()) -
 
 def portable(command: list[str]) -> str:
     """A command as it would be typed in the checkout: without this machine's Python and folders."""
-    words = [word.removeprefix(f"{home()}{os.sep}") for word in command]
-    return shlex.join(["python" if word == sys.executable else word for word in words])
+    words = ["python" if word == sys.executable else word.removeprefix(f"{home()}{os.sep}") for word in command]
+    return shlex.join(words)
 
 
 def work(command: list[str], seconds: float) -> tuple[int | None, float, str]:

@@ -204,7 +204,10 @@ def choices_section() -> str:
         for (question, name), row in zip(means.index, means.to_numpy())
     ]
     header = ["choice of", "by", "rank correlation with mAP", "regret in mAP", "gain over the usual choice"]
-    return f"{_markdown(header, lines)}\n\n```\n{note}\n```"
+    runs = (
+        "K: the plaza→station runs of matrices/clusters.yaml, and those of `quick` with the profile's K, in one folder."
+    )
+    return f"{_markdown(header, lines)}\n\n{runs}\n\n```\n{note}\n```"
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -396,23 +399,26 @@ def gpu_section() -> str:
         stages = ", ".join(f"{stage} {each:.1f} s" for stage, each in epoch.get(name, {}).items())
         seconds, command = f"{piece['seconds']:.0f} s", f"`{piece['command']}`"
         pieces.append([name, piece["status"], seconds, stages or "–", command])
-    paper = make_settings("paper")
-    steps = paper.epochs * paper.iterations * step["networks"]["resnet50"]["variants"]["CUDA graph"]["ms"] / 1e3
-    whole = (2 * paper.source_epochs * epoch["source"]["train"] + steps) / 60
     gpu, note = step["hardware"]["gpu"], step.get("note", "")
-    return "\n\n".join(
-        [
-            f"On an {gpu} (`{bench['command']}`) and on the cores of such a machine, with N, Q, G, D and K as above:",
-            _markdown(["", "GPU", f"{processors['hardware']['cores']} cores"], paths),
-            f"The MMT step on an {gpu} (`{step['command']}`). {note}",
-            _markdown(["network", "variant", "precision", "a step", "images per second", "× floor"], variants),
-            f"Milliseconds of the parts, one kernel after another: {'; '.join(parts)}.",
-            "Pieces of `python benchmarks/gpu_day.py` that were run there:",
-            _markdown(["piece", "ended", "in all", "an epoch", "command"], pieces),
-            f"By these seconds the training steps of one `paper` run of MMT, with both its pre-trainings, would take "
-            f"{whole:.0f} minutes: computed, not run.",
-        ]
-    )
+    said = [
+        f"On an {gpu} (`{bench['command']}`) and on the cores of such a machine, with N, Q, G, D and K as above:",
+        _markdown(["", "GPU", f"{processors['hardware']['cores']} cores"], paths),
+        f"The MMT step on an {gpu} (`{step['command']}`). {note}",
+        _markdown(["network", "variant", "precision", "a step", "images per second", "× floor"], variants),
+        f"Milliseconds of the parts, one kernel after another: {'; '.join(parts)}.",
+        "Pieces of `python benchmarks/gpu_day.py` that were run there:",
+        _markdown(["piece", "ended", "in all", "an epoch", "command"], pieces),
+    ]
+    replayed = step["networks"].get("resnet50", {"variants": {}})["variants"].get("CUDA graph")
+    if replayed and "source" in epoch:
+        paper = make_settings("paper")
+        steps = paper.epochs * paper.iterations * replayed["ms"] / 1e3
+        whole = (2 * paper.source_epochs * epoch["source"]["train"] + steps) / 60
+        said.append(
+            "By these seconds the training steps of one `paper` run of MMT, with both its pre-trainings, would take "
+            f"{whole:.0f} minutes: computed, not run."
+        )
+    return "\n\n".join(said)
 
 
 def updated(text: str) -> str:

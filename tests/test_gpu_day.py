@@ -69,6 +69,14 @@ def test_pieces_run_in_miniature_and_are_not_repeated(day, tmp_path, monkeypatch
     assert status == 0 and said.count("not run") == 2 and said.count("finished") == len(wanted)
 
 
+def test_commands_are_kept_as_they_are_typed_in_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMTLIB_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    tests, *_, adapt, _ = gpu_day.pieces(tmp_path / "runs", tmp_path / "results", False, ["epochs=2"]).values()
+    assert gpu_day.portable(tests) == "python -m pytest -q -m gpu"
+    assert gpu_day.portable(adapt).endswith("--out runs/paper --set epochs=2 --method mmt")
+
+
 def test_a_piece_stops_in_time_and_a_failure_is_told():
     start = time.monotonic()
     status, seconds, said = gpu_day.work(["sh", "-c", "echo epoch 1; exec sleep 60"], 1.0)

@@ -249,6 +249,24 @@ def test_regret_of_a_method_k_and_eps_by_hand() -> None:
     assert eps["gain"].to_dict() == {"usual": 0.0, "coin": 2.0, "silhouette": 4.0}
 
 
+def test_each_committed_file_answers_its_own_questions(tmp_path) -> None:
+    made, note = validators.read_choices(tmp_path)
+    assert made.empty and note.count("not run yet") == 2
+    both = rows_of("mmt", [0.0, 50.0], [0.1, 0.2])
+    both += rows_of("mmt", [0.0, 56.0], [0.0, 0.3], clusters=35, usual=False)
+    about = {
+        "command": "mmt validate",
+        "finished": "",
+        "hardware": {"cpu": "", "cores": 1, "gpu": None},
+        "versions": {},
+    }
+    for name, questions in (("validators", {"epoch"}), ("validators_clusters", {"epoch", "K"})):
+        write_json(tmp_path / f"{name}.json", about | {"epochs": both, "left_out": []})
+        made, _ = validators.read_choices(tmp_path)
+        assert set(made["question"]) == questions
+    assert len(made[made["question"] == "epoch"]) == 2 * 3  # two runs of one file; the habit, a coin, a validator
+
+
 def test_the_figure_shows_each_choice_and_the_means_in_order(drawing) -> None:
     made = choices(pd.DataFrame(rows_of("mmt", [10.0, 30.0, 20.0], [0.3, 0.2, 0.1])
                                 + rows_of("mmt", [10.0, 30.0, 25.0], [0.3, 0.2, 0.1], seed=2)))  # fmt: skip

@@ -189,7 +189,11 @@ def read(folder: str | Path | None = None, name: str = "validators") -> tuple[pd
 
 
 def read_choices(folder: str | Path | None = None) -> tuple[pd.DataFrame, str]:
-    """`choices` of the committed files, each for the questions that its runs answer, and a note of their origin."""
+    """`choices` of the committed files, each for the questions that its runs answer, and a note of their origin.
+
+    Epochs and methods: the runs of matrices/ablations.yaml. K: on its first task those of matrices/clusters.yaml, and
+    those of `mmt run --profile quick` with the profile's K.
+    """
     made, notes = [], []
     for name, questions in (("validators", ["epoch", "method"]), ("validators_clusters", ["K"])):
         rows, note = read(folder, name)
